@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"gpm/cmd/gpm/internal/term"
+	"gpm/config"
+	"gpm/supervisor/api"
+)
+
+// verb is what the verbs that act on targets have in common.
+type verb struct {
+	name string
+	call func(context.Context, api.ActRequest) (api.Result, error)
+	done string // said of an instance in place of its status; empty: the status
+	list bool   // show the list afterwards
+	fill bool   // a config file restarts its apps with what it says now
+}
+
+// act carries a verb out on its targets.
+func (s *session) act(ctx context.Context, v verb, targets []string, o *startOptions) error {
+	files, words := splitTargets(targets)
+	var all api.Result
+	if len(files) > 0 && v.fill {
+		res, err := s.startFiles(ctx, files, o, v.name == "reload")
+		if err != nil {
+			return err
+		}
+		all.Instances = append(all.Instances, res.Instances...)
+	} else if len(files) > 0 {
+		names, err := s.runningApps(ctx, files, o)
+		if err != nil {
+			return err
+		}
+		words = append(words, names...)
+	}
+	if len(words) > 0 {
+		r := api.ActRequest{Targets: words}
+		if o != nil && o.updateEnv {
+			r.UpdateEnv = s.environ()
+		}
+		done := s.narrate(ctx)
+		res, err := v.call(ctx, r)
+		done()
+		if err != nil {
+			return err
+		}
+		all.Instances = append(all.Instances, res.Instances...)
+	}
+	return s.report(ctx, all, v)
+}
+
+func splitTargets(targets []string) (files, words []string) {
+	for _, t := range targets {
+		if isConfig(t) {
+			files = append(files, t)
+		} else {
+			words = append(words, t)
+		}
+	}
+	return files, words
+}
+
+// runningApps is the names of the files' apps that gpm has.
+func (s *session) runningApps(ctx context.Context, files []string, o *startOptions) ([]string, error) {
+	var names []string
+	l, err := s.client.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	have := known{l.Instances}
+	for _, f := range files {
+		apps, err := s.load(ctx, f, o)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range apps {
+			switch {
+			case len(have.app(a.Name)) == 0:
+				s.say.Warning(fmt.Sprintf("app %q is not in the list", a.Name))
+			case !slices.Contains(names, a.Name):
+				names = append(names, a.Name)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil, withHint("gpm list", "no app of %s is in the list", strings.Join(files, ", "))
+	}
+	return names, nil
+}
+
+// report prints what became of each instance, and the list if the verb wants it.
+func (s *session) report(ctx context.Context, r api.Result, v verb) error {
+	for _, o := range r.Instances {
+		s.printOutcome(o, v.done)
+	}
+	if len(r.Instances) == 0 {
+		s.out.Println("nothing to " + v.name)
+	}
+	if v.list {
+		s.showList(ctx)
+	}
+	if !r.Failed() {
+		return nil
+	}
+	failed := slices.DeleteFunc(slices.Clone(r.Instances), func(o api.Outcome) bool { return o.OK })
+	s.say.Error(fmt.Sprintf("%s: %d of %s failed", v.name, len(failed), plural(len(r.Instances), "instance", "instances")))
+	s.say.Hint(fmt.Sprintf("gpm describe %[1]d, gpm logs %[1]d", failed[0].ID))
+	return errSaid
+}
+
+// printOutcome is one line, and the last log lines of an instance that failed.
+func (s *session) printOutcome(o api.Outcome, done string) {
+	name := title(term.Clean(o.Name), o.Instance)
+	state := string(o.Status)
+	if !o.OK {
+		line := s.out.Paint(term.Red, "✗ ") + name + " " + state
+		if o.Reason != "" {
+			line += ": " + term.Clean(o.Reason)
+		}
+		s.out.Println(line)
+		for _, l := range o.Tail {
+			s.out.Println("    " + s.out.Paint(streamColour(l.Stream), term.Clean(l.Text)))
+		}
+		return
+	}
+	if done != "" {
+		state = done
+	}
+	line := s.out.Paint(term.Green, "✓ ") + name + " " + state
+	if o.PID > 0 && done == "" {
+		line += fmt.Sprintf(" (pid %d)", o.PID)
+	}
+	s.out.Println(line)
+}
+
+// startFiles starts or restarts the apps of config files with what the files say now.
+func (s *session) startFiles(ctx context.Context, files []string, o *startOptions, reload bool) (api.Result, error) {
+	var apps []config.App
+	for _, f := range files {
+		more, err := s.load(ctx, f, o)
+		if err != nil {
+			return api.Result{}, err
+		}
+		apps = append(apps, more...)
+	}
+	return s.startApps(ctx, apps, o, reload)
+}
+
+func (s *session) startApps(ctx context.Context, apps []config.App, o *startOptions, reload bool) (api.Result, error) {
+	if err := s.ensureDaemon(ctx); err != nil {
+		return api.Result{}, err
+	}
+	r := api.StartRequest{Apps: apps, Reload: reload}
+	if o != nil {
+		r.Force, r.NoWait = o.force, o.noWait
+	}
+	defer s.narrate(ctx)()
+	return s.client.Start(ctx, r)
+}
+
+// actVerb is the command of a verb on targets.
+func (s *session) actVerb(v verb, c *cobra.Command, flags func(o *startOptions)) *cobra.Command {
+	o := &startOptions{}
+	if flags != nil {
+		flags(o)
+	}
+	c.Args = needArgs(1, "a target: an id, a name, a namespace, a /regex/, a config file or all")
+	c.RunE = func(cmd *cobra.Command, targets []string) error {
+		return s.act(cmd.Context(), v, targets, o)
+	}
+	c.ValidArgsFunction = s.completeTargets(true)
+	return c
+}

@@ -1,0 +1,14 @@
+package cli
+
+import "github.com/spf13/cobra"
+
+func (s *session) stop() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "stop <target...>",
+		Short: "Stop apps; they stay in the list",
+		Long: `Stop apps: the kill signal, kill_timeout, SIGKILL, to the whole process tree.
+They stay in the list. Returns when their processes are gone.`,
+	}
+	v := verb{name: "stop", call: s.client.Stop, list: true}
+	return s.actVerb(v, c, func(o *startOptions) { o.onlyFlag(c) })
+}

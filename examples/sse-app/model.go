@@ -1,0 +1,27 @@
+package main
+
+import (
+	"hash/fnv"
+	"strings"
+)
+
+// modelName is the only model there is.
+const modelName = "sse-app-1"
+
+var thoughts = []string{
+	"A stream is a promise: whoever opened it expects the end of the sentence. So this process, when asked to leave, first finishes what it says.",
+	"Restart me while I am talking – I will get to the full stop, and your next question will find my successor already awake. ✓",
+	"Four of us answer on one port, and you need not know which one. Look at the number beside this answer, then ask again.",
+	"Nothing here is learned: the same question always gets the same answer, word by word, so that a test can tell whether a single word went missing.",
+}
+
+// answer is the built-in model: the words of its reply to prompt, spaces
+// included. The same prompt always gives the same words, on every instance.
+func answer(prompt string) []string {
+	words := strings.Fields(prompt)
+	quoted := words[:min(len(words), 12)]
+	h := fnv.New32a()
+	h.Write([]byte(strings.Join(words, " ")))
+	text := "You said “" + strings.Join(quoted, " ") + "”. " + thoughts[h.Sum32()%uint32(len(thoughts))]
+	return strings.SplitAfter(text, " ")
+}

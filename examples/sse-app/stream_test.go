@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// lint is a strict check of a whole event stream. It knows what the standard
+// allows and we do not want, too: CR, a BOM, unnamed events for heartbeats.
+func lint(stream string) error {
+	switch {
+	case !utf8.ValidString(stream):
+		return fmt.Errorf("not UTF-8")
+	case strings.ContainsAny(stream, "\r\x00\uFEFF"):
+		return fmt.Errorf("CR, NUL or BOM")
+	case !strings.HasSuffix(stream, "\n\n"):
+		return fmt.Errorf("last event has no blank line: %q", stream[max(0, len(stream)-40):])
+	}
+	for block := range strings.SplitSeq(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
+		if len(block) > 64<<10 {
+			return fmt.Errorf("event of %d bytes", len(block))
+		}
+		data := 0
+		for line := range strings.SplitSeq(block, "\n") {
+			name, value, _ := strings.Cut(line, ": ")
+			_, notNumber := strconv.ParseUint(value, 10, 31)
+			switch {
+			case line == ":":
+			case name == "data" && value != "":
+				data++
+			case name == "event" && value != "", name == "id" && value != "":
+			case name == "retry" && notNumber == nil:
+			default:
+				return fmt.Errorf("line %q", line)
+			}
+		}
+		if data == 0 {
+			return fmt.Errorf("block without data: %q", block)
+		}
+	}
+	return nil
+}
+
+func TestLintFindsFaults(t *testing.T) {
+	if err := lint(":\nretry: 5\nid: 1\ndata: a\ndata: b\n\n:\n:\nevent: x\ndata: {}\n\n"); err != nil {
+		t.Errorf("right stream: %v", err)
+	}
+	for _, bad := range []string{
+		"data: a\n", "data: a\n\ndata: b\n", "data: a\r\n\r\n", ": hb\n\n", ":\n\ndata: a\n\n", "data: \n\n", "data:a\n\n", "\uFEFFdata: a\n\n",
+		"retry: 1s\ndata: a\n\n", "id: 1\n\n", "event: \ndata: a\n\n", "dat: a\n\n", "data: \xff\n\n", "id: \x00\ndata: a\n\n", "data: a\n\n\n",
+		"data: " + strings.Repeat("x", 65<<10) + "\n\n",
+	} {
+		if lint(bad) == nil {
+			t.Errorf("no fault found in %.40q", bad)
+		}
+	}
+}
+
+func TestStreamFormat(t *testing.T) {
+	r := start(t, nil)
+	resp := do(t, "GET", r.url+"/stream?n=3", "")
+	h := resp.Header
+	if resp.StatusCode != 200 || !strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") ||
+		!strings.Contains(h.Get("Cache-Control"), "no-store") || h.Get("X-Accel-Buffering") != "no" || h.Get("Connection") != "keep-alive" {
+		t.Errorf("%s, headers %v", resp.Status, h)
+	}
+	body := read(t, resp.Body)
+	if err := lint(body); err != nil {
+		t.Error(err)
+	}
+	want := regexp.MustCompile(`^:\nretry: [12]\d{3}\nevent: hello\ndata: {"instance":"3","pid":\d+}\n\n` +
+		"id: 1\ndata: ChatGPT says: Hello, this is message 1\n\n" +
+		"id: 2\ndata: ChatGPT says: Hello, this is message 2\n\n" +
+		"id: 3\ndata: ChatGPT says: Hello, this is message 3\n\n" +
+		`id: done\ndata: \[DONE\]\n\n$`)
+	if !want.MatchString(body) {
+		t.Errorf("got %q", body)
+	}
+}
+
+func TestStreamResumes(t *testing.T) {
+	r := start(t, nil)
+	ids := regexp.MustCompile(`(?m)^id: (.*)$`)
+	for _, tt := range []struct {
+		path, lastID string
+		status       int
+		ids          string
+	}{
+		{"/stream?n=4", "", 200, "1 2 3 4 done"},
+		{"/stream?n=4", "2", 200, "3 4 done"},
+		{"/stream?n=4", "4", 200, "done"}, // the end itself was still due
+		{"/stream?n=4", "done", 204, ""},
+		{"/stream?n=4", "5", 204, ""},
+		{"/stream", "done", 204, ""},
+		{"/stream?n=4&last_event_id=3", "", 200, "4 done"},
+		{"/stream?n=4&last_event_id=1", "3", 200, "4 done"}, // the header is newer
+		{"/stream?n=4", "-1", 400, ""},
+		{"/stream?n=4", "x", 400, ""},
+		{"/stream?n=4", "18446744073709551615", 400, ""},
+		{"/stream?n=0", "", 400, ""},
+		{"/stream?n=all", "", 400, ""},
+	} {
+		var headers []string
+		if tt.lastID != "" {
+			headers = []string{"Last-Event-ID", tt.lastID}
+		}
+		resp := do(t, "GET", r.url+tt.path, "", headers...)
+		var got []string
+		for _, m := range ids.FindAllStringSubmatch(read(t, resp.Body), -1) {
+			got = append(got, m[1])
+		}
+		if resp.StatusCode != tt.status || strings.Join(got, " ") != tt.ids {
+			t.Errorf("%s after %q: status %d, ids %v; want %d, %s", tt.path, tt.lastID, resp.StatusCode, got, tt.status, tt.ids)
+		}
+	}
+}
+
+func TestStreamBeginsAtOnceAndBeats(t *testing.T) {
+	r := start(t, func(a *app) { a.interval, a.heartbeat = time.Hour, 10*time.Millisecond })
+	br := bufio.NewReader(do(t, "GET", r.url+"/stream", "").Body)
+	for _, want := range []string{`^:$`, `^retry: \d+$`, `^event: hello$`, `^data: `, `^$`, `^:$`, `^:$`, `^:$`} {
+		line, err := br.ReadString('\n')
+		if err != nil || !regexp.MustCompile(want).MatchString(strings.TrimSuffix(line, "\n")) {
+			t.Fatalf("line %q (%v), want %s", line, err, want)
+		}
+	}
+}
+
+func TestHeadOfStreamDoesNotStream(t *testing.T) {
+	r := start(t, func(a *app) { a.interval = time.Hour })
+	resp := do(t, "HEAD", r.url+"/stream", "")
+	if resp.StatusCode != 200 || r.streams.Load() != 0 {
+		t.Errorf("%s, %d streams", resp.Status, r.streams.Load())
+	}
+}
+
+func TestWithoutFlushThereIsNoStream(t *testing.T) {
+	a := newApp(config{})
+	for _, serve := range []http.HandlerFunc{a.stream, a.completions} {
+		rec := httptest.NewRecorder()
+		// Only the three methods of a ResponseWriter are left.
+		serve(struct{ http.ResponseWriter }{rec}, httptest.NewRequest("POST", "/stream", strings.NewReader(`{"prompt":"x","stream":true}`)))
+		if rec.Code != 500 || !strings.Contains(rec.Body.String(), "Streaming unsupported!") {
+			t.Errorf("%d %q", rec.Code, rec.Body)
+		}
+	}
+}
+
+func TestEventsCannotBeForged(t *testing.T) {
+	for _, e := range []event{
+		{id: "1\ndata: forged", name: "a\r\nid: 9", data: "x\r\n\r\ndata: forged"},
+		{id: "a\x00b", name: "n", data: "one\rtwo\n\nthree"},
+		{data: "bad \xff\xfe bytes", name: "\xff"},
+		{data: "event: reconnect\nid: 5"},
+	} {
+		var b bytes.Buffer
+		e.encode(&b)
+		b.WriteString("data: next\n\n")
+		events := dataOf(t, b.String())
+		if len(events) != 2 || events[1] != "next" {
+			t.Errorf("%+v became %q", e, b.String())
+		}
+		if got, want := events[0], strings.ToValidUTF8(lineEnds.Replace(e.data), "\uFFFD"); got != want {
+			t.Errorf("data %q arrived as %q", want, got)
+		}
+	}
+}
+
+// dataOf reads the data of all events, as a browser does.
+func dataOf(t *testing.T, stream string) (events []string) {
+	t.Helper()
+	if !utf8.ValidString(stream) || strings.ContainsAny(stream, "\r\x00") {
+		t.Errorf("CR, NUL or bad bytes in %q", stream)
+	}
+	var data []string
+	sc := bufio.NewScanner(strings.NewReader(stream))
+	for sc.Scan() {
+		name, value, _ := strings.Cut(sc.Text(), ":")
+		if name == "data" {
+			data = append(data, strings.TrimPrefix(value, " "))
+		}
+		if sc.Text() == "" && data != nil {
+			events, data = append(events, strings.Join(data, "\n")), nil
+		}
+	}
+	return events
+}
+
+// nextLine reads lines until one begins with prefix.
+func nextLine(t *testing.T, br *bufio.Reader, prefix string) string {
+	t.Helper()
+	for {
+		line, err := br.ReadString('\n')
+		if err != nil {
+			t.Fatalf("stream ended before %q: %v", prefix, err)
+		}
+		if strings.HasPrefix(line, prefix) {
+			return strings.TrimSuffix(line, "\n")
+		}
+	}
+}

@@ -1,0 +1,198 @@
+// Package api is the wire between gpm's near side (CLI, monit) and its daemon:
+// the types, the route table, the error kinds and the client. JSON field names
+// and error kinds are append-only.
+package api
+
+import (
+	"time"
+
+	"gpm/config"
+)
+
+// Protocol is the version both sides send in the Gpm-Protocol header. A daemon
+// refuses a higher one, a client warns about a lower one.
+const Protocol = 1
+
+// Status is what is true of an instance now. The names are PM2's.
+type Status string
+
+// The states of an instance.
+const (
+	Stopped   Status = "stopped"
+	Launching Status = "launching"
+	Online    Status = "online"
+	Stopping  Status = "stopping"
+	Waiting   Status = "waiting restart"
+	Errored   Status = "errored"
+)
+
+// Instance is one row of gpm list: an instance of an app, and the process in it.
+type Instance struct {
+	ID        int    `json:"id"` // pm_id, unique in this gpm
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+	Instance  int    `json:"instance"` // 0..N-1, NODE_APP_INSTANCE
+	Mode      string `json:"mode"`     // fork | cluster
+	User      string `json:"user"`
+	Version   string `json:"version"` // of the app, from its package.json; "" if it has none
+
+	Status     Status     `json:"status"`
+	Reason     string     `json:"reason,omitempty"` // why it is in this status, a sentence
+	PID        int        `json:"pid"`              // 0: no process
+	Generation int        `json:"generation"`       // processes this instance has had
+	Draining   int        `json:"draining"`         // outgoing processes still alive
+	Restarts   int        `json:"restarts"`         // since start or reset
+	Unstable   int        `json:"unstable_restarts"`
+	Created    time.Time  `json:"created_at"`
+	Started    time.Time  `json:"started_at"`             // of the current process; zero: none
+	NextTry    *time.Time `json:"next_restart,omitempty"` // while waiting restart
+	LastExit   *Exit      `json:"last_exit,omitempty"`
+
+	CPU    float64 `json:"cpu"`    // percent of one core, the whole process tree
+	Memory uint64  `json:"memory"` // bytes resident, the whole process tree
+
+	Watching  bool       `json:"watching"`
+	Hold      string     `json:"hold"` // "held", "off" (hold: false), or "unavailable: <why>"
+	Listeners []Listener `json:"listeners,omitempty"`
+
+	OutFile     string `json:"out_file"` // as written, with the suffix
+	ErrorFile   string `json:"error_file"`
+	LogProblem  string `json:"log_problem,omitempty"` // "disk full: 12 lines dropped"
+	LogsDropped uint64 `json:"logs_dropped,omitempty"`
+}
+
+// Listener is a listening socket that gpm holds for an instance.
+type Listener struct {
+	Address   string `json:"address"` // "0.0.0.0:8080", "[::]:8080"
+	Listening bool   `json:"listening"`
+}
+
+// Exit is how a process ended: code or signal, never both.
+type Exit struct {
+	At      time.Time       `json:"at"`
+	PID     int             `json:"pid"`
+	Code    int             `json:"code"`              // -1: killed by a signal, or not known
+	Signal  string          `json:"signal,omitempty"`  // "SIGKILL"
+	Unknown bool            `json:"unknown,omitempty"` // ended while nobody could see how
+	Uptime  config.Duration `json:"uptime"`
+	Reason  string          `json:"reason"`         // "exited with code 1", "killed by SIGKILL (not by gpm)"
+	Tail    []LogLine       `json:"tail,omitempty"` // last lines before the end
+}
+
+// Description is gpm describe of one instance.
+type Description struct {
+	Instance
+	App    config.App `json:"app"` // env values are "[redacted]" unless asked for
+	Exits  []Exit     `json:"exits"`
+	Events []Event    `json:"events"`
+	Tree   []Proc     `json:"processes"` // the process tree
+}
+
+// Proc is one process of an instance's tree.
+type Proc struct {
+	PID     int    `json:"pid"`
+	Parent  int    `json:"ppid"`
+	Command string `json:"command"`
+}
+
+// LogLine is one line of an app's output.
+type LogLine struct {
+	ID       int       `json:"id"`
+	Name     string    `json:"name"`
+	Instance int       `json:"instance"`
+	Stream   string    `json:"stream"`            // "out" or "err"; "gpm" for the daemon's own
+	At       time.Time `json:"at,omitzero"`       // when it was read; zero if it comes from a file
+	Text     string    `json:"text"`              // as written to the file, without the newline
+	Skipped  int       `json:"skipped,omitempty"` // >0: this many lines were skipped here, Text is empty
+}
+
+// Event is something that happened to an app or an instance.
+type Event struct {
+	Seq      uint64    `json:"seq"`
+	At       time.Time `json:"at"`
+	Kind     string    `json:"kind"` // "start", "online", "exit", "restart", "reload", "stop", "delete", "errored", "watch", "listen", "conflict", "log", "daemon"
+	App      string    `json:"app,omitempty"`
+	ID       int       `json:"id"`       // -1: of the app or the daemon, not of an instance
+	Instance int       `json:"instance"` // -1: as above
+	Status   Status    `json:"status,omitempty"`
+	Message  string    `json:"message"`
+}
+
+// StartRequest asks the daemon to start apps. Apps whose name exists already
+// are restarted with the new config (reloaded with Reload), others are added.
+type StartRequest struct {
+	Apps   []config.App `json:"apps"`
+	Reload bool         `json:"reload,omitempty"`
+	Force  bool         `json:"force,omitempty"` // a second app with a used name is refused unless set
+	NoWait bool         `json:"no_wait,omitempty"`
+}
+
+// ActRequest asks for one verb on targets. A target is an id, a name, a
+// namespace, a /regex/, or "all".
+type ActRequest struct {
+	Targets   []string          `json:"targets"`
+	UpdateEnv map[string]string `json:"update_env,omitempty"` // restart, reload: the caller's environment
+	Instances string            `json:"instances,omitempty"`  // scale: "4", "+2", "-1"
+}
+
+// Result is the outcome of a verb for each instance it touched.
+type Result struct {
+	Instances []Outcome `json:"instances"`
+}
+
+// Outcome is what became of one instance.
+type Outcome struct {
+	ID       int       `json:"id"`
+	Name     string    `json:"name"`
+	Instance int       `json:"instance"`
+	Status   Status    `json:"status"`
+	PID      int       `json:"pid"`
+	OK       bool      `json:"ok"`
+	Reason   string    `json:"reason,omitempty"` // why not OK
+	Tail     []LogLine `json:"tail,omitempty"`   // last log lines, if not OK
+}
+
+// Failed tells whether any instance did not reach what was asked for.
+func (r Result) Failed() bool {
+	for _, o := range r.Instances {
+		if !o.OK {
+			return true
+		}
+	}
+	return false
+}
+
+// List is the answer of GET /v1/apps.
+type List struct {
+	Instances []Instance `json:"instances"`
+	Host      Host       `json:"host"`
+	Daemon    Daemon     `json:"daemon"`
+}
+
+// Host is a reading of the machine.
+type Host struct {
+	CPU         float64 `json:"cpu"` // percent of all cores
+	MemoryUsed  uint64  `json:"memory_used"`
+	MemoryTotal uint64  `json:"memory_total"`
+}
+
+// Daemon tells who answers.
+type Daemon struct {
+	Version  string    `json:"version"`
+	Protocol int       `json:"protocol"`
+	PID      int       `json:"pid"`
+	Keeper   int       `json:"keeper_pid"`
+	Started  time.Time `json:"started_at"`
+	Home     string    `json:"home"`
+	Exe      string    `json:"exe"`
+	Unsaved  bool      `json:"unsaved"` // the list differs from dump.json
+	Warnings []string  `json:"warnings,omitempty"`
+}
+
+// Check is one line of gpm doctor.
+type Check struct {
+	Name     string `json:"name"`   // "held listeners", "process trees", ...
+	State    string `json:"state"`  // "ok", "limited", "missing"
+	Detail   string `json:"detail"` // what this machine offers
+	Fallback string `json:"fallback,omitempty"`
+}

@@ -1,0 +1,213 @@
+package supervisor
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"gpm/config"
+)
+
+// board is what the Supervisor's goroutine owns: who exists and how they are.
+// It never waits for anybody.
+type board struct {
+	entries map[string]*entry // by app name
+	nextID  int
+	feeds   feeds
+	frozen  bool // gpm is ending: nobody comes any more, and records are not written
+	keep    bool // gpm is ending: records stay as they are
+}
+
+type entry struct {
+	app     *app
+	spec    *config.App
+	places  map[int]Snapshot // by index
+	usage   map[int]Usage
+	leaving bool // it goes when its last place does
+}
+
+// Usage is what an instance's process tree uses.
+type Usage struct {
+	CPU    float64 // percent of one core
+	Memory uint64  // bytes resident
+}
+
+func (s *Supervisor) run() {
+	defer close(s.done)
+	b := &board{entries: map[string]*entry{}, feeds: feeds{subs: map[*Feed]struct{}{}}}
+	for {
+		select {
+		case do := <-s.orders:
+			do(b)
+		case <-s.quit:
+			for f := range b.feeds.subs {
+				b.feeds.drop(f)
+			}
+			return
+		}
+	}
+}
+
+// do runs f on the board's goroutine and waits for it.
+func (s *Supervisor) do(f func(*board)) {
+	ran := make(chan struct{})
+	s.tell(func(b *board) { defer close(ran); f(b) })
+	select {
+	case <-ran:
+	case <-s.done:
+	}
+}
+
+// tell is do without waiting.
+func (s *Supervisor) tell(f func(*board)) {
+	select {
+	case s.orders <- f:
+	case <-s.done:
+	}
+}
+
+func (s *Supervisor) emit(e Event) {
+	e.At = time.Now()
+	s.tell(func(b *board) { b.feeds.emit(e) })
+}
+
+// synced returns when all that was told to the board before is on disk.
+func (s *Supervisor) synced() {
+	s.do(func(*board) {})
+	_ = s.world.Sync() // the daemon says what is wrong with the disk; nobody here could do better
+}
+
+// place makes a new instance and gives it an id.
+func (s *Supervisor) place(a *app, index int) *instance {
+	id := 0
+	s.do(func(b *board) {
+		id = b.nextID
+		b.nextID++
+		b.entries[a.name].places[index] = Snapshot{
+			InstanceRecord: InstanceRecord{ID: id, Index: index, State: Stopped, Created: time.Now()}, App: a.spec,
+		}
+	})
+	return newInstance(s.world, a.spec, id, index, s.publisher(a), s.synced)
+}
+
+// publisher is how instances of an app show themselves.
+func (s *Supervisor) publisher(a *app) func(Snapshot, []Event) {
+	return func(snap Snapshot, events []Event) {
+		s.tell(func(b *board) {
+			for _, e := range events {
+				b.feeds.emit(e)
+			}
+			e := b.entries[a.name]
+			if snap.App != nil {
+				e.places[snap.Index] = snap
+				s.save(b, e)
+				return
+			}
+			delete(e.places, snap.Index) // its goroutine ends
+			delete(e.usage, snap.Index)
+			if !s.forget(b, e) {
+				s.save(b, e)
+			}
+		})
+	}
+}
+
+// farewell makes the entry of an app go with its last place, not sooner: while
+// a process lives there is a record of it, and nobody else gets its name.
+func (s *Supervisor) farewell(a *app) {
+	s.tell(func(b *board) {
+		e := b.entries[a.name]
+		e.leaving = true
+		s.forget(b, e)
+	})
+}
+
+func (s *Supervisor) forget(b *board, e *entry) bool {
+	if !e.leaving || len(e.places) > 0 {
+		return false
+	}
+	delete(b.entries, e.app.name)
+	if !b.keep {
+		s.world.Forget(e.app.name)
+		b.feeds.emit(Event{At: time.Now(), Kind: "delete", App: e.app.name, ID: -1, Index: -1, Message: "deleted"})
+	}
+	return true
+}
+
+func (s *Supervisor) save(b *board, e *entry) {
+	if b.frozen {
+		return
+	}
+	r := Record{Version: RecordVersion, App: *e.spec}
+	for _, i := range slices.Sorted(maps.Keys(e.places)) {
+		r.Instances = append(r.Instances, e.places[i].InstanceRecord)
+	}
+	s.world.Save(r)
+}
+
+func (s *Supervisor) respec(a *app, spec *config.App) {
+	s.tell(func(b *board) {
+		e := b.entries[a.name]
+		e.spec = spec
+		s.save(b, e)
+	})
+}
+
+func (b *board) list() []Status {
+	var r []Status
+	for _, name := range slices.Sorted(maps.Keys(b.entries)) {
+		e := b.entries[name]
+		for _, i := range slices.Sorted(maps.Keys(e.places)) {
+			p := e.places[i]
+			r = append(r, Status{Snapshot: p, Usage: e.usage[i], Watching: len(p.App.Watch) > 0 && p.Wanted})
+		}
+	}
+	return r
+}
+
+// enter finds an app or makes it; nil: gpm is ending.
+func (s *Supervisor) enter(spec *config.App) (a *app, isNew bool) {
+	s.do(func(b *board) {
+		if b.frozen {
+			return
+		}
+		if e := b.entries[spec.Name]; e != nil {
+			a = e.app
+			return
+		}
+		if len(b.entries) == 0 {
+			b.nextID = 0 // as PM2: an empty list counts from 0 again
+		}
+		a, isNew = newApp(s, spec), true
+		b.entries[spec.Name] = &entry{app: a, spec: spec, places: map[int]Snapshot{}, usage: map[int]Usage{}}
+	})
+	if isNew {
+		go a.run()
+	}
+	return a, isNew
+}
+
+// Measured takes a reading of what the instances use, by id, and acts on
+// memory limits.
+func (s *Supervisor) Measured(by map[int]Usage) {
+	s.tell(func(b *board) {
+		for _, e := range b.entries {
+			var over []int
+			for i, p := range e.places {
+				e.usage[i] = by[p.ID]
+				if overMemory(e.spec, p, by[p.ID]) {
+					over = append(over, i)
+				}
+			}
+			if over != nil {
+				slices.Sort(over)
+				e.app.offer(order{do: doMemory, indices: over, reason: "memory over max_memory_restart"})
+			}
+		}
+	})
+}
+
+// overMemory is the verdict on a reading.
+func overMemory(app *config.App, p Snapshot, u Usage) bool {
+	return app.MaxMemory > 0 && u.Memory > app.MaxMemory && p.State == Online && p.Wanted
+}

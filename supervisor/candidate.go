@@ -1,0 +1,143 @@
+package supervisor
+
+import (
+	"fmt"
+	"slices"
+)
+
+// replace is a reload of what is online: the current process is replaced by
+// one that is ready before the old one is told to end.
+func (in *instance) replace(c command) {
+	switch {
+	case in.next != nil:
+		c.reply <- in.outcome(false, "a reload of this instance is running already")
+		return
+	case len(in.old) >= outgoingMost:
+		c.reply <- in.outcome(false, fmt.Sprintf("%d earlier processes of this instance have not ended yet", len(in.old)))
+		return
+	}
+	app := in.app
+	if c.app != nil {
+		app = c.app
+	}
+	in.next = in.begin(app)
+	in.next.waiting = c.reply
+	in.event("reload", "reload: "+c.reason)
+}
+
+// promote makes the ready candidate the current process and ends the old one.
+func (in *instance) promote() {
+	was := in.cur
+	in.succeed()
+	in.cur.ready = true
+	in.streak = streak{}
+	in.become(Online, "")
+	in.world.Settled(in.app.Name, in.index, in.cur.gen)
+	in.event("online", fmt.Sprintf("online, pid %d, in place of pid %d", in.cur.pid(), was.pid()))
+	in.old = append(in.old, was)
+	in.alarms.forget(was.gen)
+	in.waiters = append(in.waiters, waiter{want: Online, reply: in.cur.waiting})
+	in.cur.waiting = nil
+
+	// The old one is told to end when this is on record: a daemon that dies
+	// between the two must not leave one that takes the old one for the current
+	// one and kills its successor.
+	in.show()
+	in.alarms.set(alarmRetire, was.gen, retireTime)
+	if in.saving { // one at a time: a disk that hangs must not gather goroutines
+		return
+	}
+	in.saving = true
+	go func() {
+		in.saved()
+		select {
+		case in.retired <- was.gen:
+		case <-in.done:
+		}
+	}()
+}
+
+// retire ends a process whose successor is on record, or had its time to be.
+func (in *instance) retire(gen int) {
+	if p := in.find(gen); p != nil && !p.ending {
+		in.ladder(p)
+	}
+}
+
+// inherit: the current process died by itself while its successor was being
+// launched, so the successor is the current one now, not ready yet.
+func (in *instance) inherit() {
+	in.succeed()
+	in.become(Launching, in.died.Sentence())
+	in.waiters = append(in.waiters, waiter{want: Online, reply: in.cur.waiting})
+	in.cur.waiting = nil
+}
+
+// succeed makes the candidate the current process, and its spec the instance's.
+func (in *instance) succeed() {
+	in.cur, in.next = in.next, nil
+	in.adopt(in.cur.app)
+	in.listens = in.listens || in.cur.known.Listening
+	in.restarts++
+}
+
+// dropCandidate ends a candidate that failed or is not wanted any more.
+func (in *instance) dropCandidate(why string) {
+	p := in.next
+	in.old, in.next = append(in.old, p), nil
+	in.ladder(p)
+	in.failReload(p, why)
+}
+
+func (in *instance) candidateDied(e Exit) {
+	p := in.next
+	in.next = nil
+	in.failReload(p, "the new process "+e.Sentence())
+}
+
+// failReload leaves everything as it was, and answers once the last lines of
+// the failed process are there.
+func (in *instance) failReload(p *process, why string) {
+	in.event("reload", "reload given up: "+why)
+	if in.state == Online {
+		in.reason = "the last reload failed: " + why
+	}
+	if p.waiting == nil {
+		return
+	}
+	out := in.outcome(false, why)
+	in.waiters = append(in.waiters, waiter{reply: p.waiting, out: &out, gen: p.gen})
+	p.waiting = nil
+}
+
+// show publishes the instance as it is now.
+func (in *instance) show() {
+	s := Snapshot{
+		InstanceRecord: InstanceRecord{
+			ID: in.id, Index: in.index, Wanted: in.wanted, State: in.state, Reason: in.reason, Gen: in.gen,
+			Restarts: in.restarts, Streak: in.streak, Created: in.created, Listens: in.listens, Exits: slices.Clone(in.exits),
+		},
+		App: in.app, NextTry: in.nextTry, PID: in.cur.pid(), Draining: len(in.old),
+	}
+	if in.cur != nil {
+		s.Started = in.cur.started()
+	}
+	add := func(p *process, r Role) {
+		if p == nil || p.p == nil {
+			return
+		}
+		if r == Current {
+			s.Hold = p.p.Hold
+		}
+		s.Procs = append(s.Procs, ProcessRecord{
+			PID: p.p.PID, Start: p.p.Start, Boot: p.p.Boot, Gen: p.gen, Role: r, Ready: p.ready, Ending: p.told, Started: p.p.Started,
+		})
+	}
+	add(in.cur, Current)
+	add(in.next, Candidate)
+	for _, p := range in.old {
+		add(p, Outgoing)
+	}
+	in.publish(s, in.events)
+	in.events = nil
+}

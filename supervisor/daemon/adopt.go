@@ -1,0 +1,226 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"gpm/config"
+	"gpm/logs"
+	"gpm/supervisor"
+	"gpm/supervisor/internal/keeper"
+	"gpm/supervisor/internal/notify"
+	"gpm/supervisor/internal/proc"
+	"gpm/supervisor/internal/sock"
+)
+
+// recover brings back what an earlier daemon looked after. The keeper says what
+// lives and gives its descriptors; the records say what was wanted.
+func (d *daemon) recover() {
+	records, problems := d.store.Load()
+	for _, p := range problems {
+		d.warn(p)
+	}
+	known := map[string]*supervisor.Record{}
+	for i := range records {
+		known[records[i].App.Name] = &records[i]
+	}
+	d.restoreListeners(known)
+	pipes := d.keptPipes()
+	var all []logs.Pipe
+	for _, p := range pipes {
+		all = append(all, p)
+	}
+	if err := d.hands.book.Recover(all...); err != nil {
+		d.warn("some log lines of the last moments may be missing or doubled: " + err.Error())
+	}
+	var alive []supervisor.Survivor
+	children := append(slices.Clone(d.inventory.Children), d.strays(records)...)
+	for _, c := range children {
+		at, err := parsePlace(c.Tag)
+		if err != nil || known[at.App] == nil {
+			d.putAway(c)
+			continue
+		}
+		alive = append(alive, d.survivor(at, c, known[at.App], pipes))
+	}
+	d.brain.Recover(records, alive)
+	d.clear(alive)
+}
+
+// survivor makes the process of a child that the keeper still has.
+func (d *daemon) survivor(at place, c keeper.Child, r *supervisor.Record, pipes map[string]logs.Pipe) supervisor.Survivor {
+	h := d.hands
+	p := &process{
+		place: at, pid: c.PID, start: c.Start,
+		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}),
+	}
+	if f := d.inventory.Files[at.ipc()]; f != nil {
+		ipc, err := notify.Pollable(f)
+		if err != nil {
+			d.warn(fmt.Sprintf("take over the IPC channel of %s: %v", at, err))
+		}
+		p.ipc = ipc
+	}
+	started := time.Now()
+	for _, ir := range r.Instances {
+		if ir.Index == at.Index {
+			p.id = ir.ID
+			for _, was := range ir.Procs {
+				if was.PID == c.PID {
+					started = was.Started
+				}
+			}
+		}
+	}
+	for _, stream := range streams {
+		if pipe, ok := pipes[at.log(stream)]; ok {
+			p.pipes[stream] = pipe
+		}
+	}
+	tree, err := h.forest.Open(at.String(), proc.Identity{PID: c.PID, Start: c.Start, Boot: h.boot})
+	if err != nil {
+		d.warn(fmt.Sprintf("find the process tree of %s: %v", at, err))
+	}
+	p.tree = tree
+	h.complain(p, "adopt its sockets", h.holder.Adopt(at.App, at.Index, at.Gen))
+	h.mu.Lock()
+	h.procs[at] = p
+	h.mu.Unlock()
+	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
+		p.app, p.report = app, report
+		h.read(p)
+		close(p.attached)
+		if c.Exit != nil {
+			go h.bury(p, *c.Exit)
+		}
+		return h.handle(p, started)
+	}}
+}
+
+// keptPipes are the log pipes that the keeper holds, by the name of their read
+// end.
+func (d *daemon) keptPipes() map[string]logs.Pipe {
+	r := map[string]logs.Pipe{}
+	for name, f := range d.inventory.Files {
+		if j := d.inventory.Files[name+journal]; strings.HasPrefix(name, logPrefix) && j != nil {
+			r[name] = logs.Pipe{Read: f, Journal: j}
+		}
+	}
+	return r
+}
+
+// restoreListeners gives held sockets back to their places.
+func (d *daemon) restoreListeners(known map[string]*supervisor.Record) {
+	for name, f := range d.inventory.Files {
+		if !sock.IsName(name) {
+			continue
+		}
+		if err := d.hands.holder.Restore(name, f); err != nil {
+			d.warn(fmt.Sprintf("take over listener %q: %v", name, err))
+			d.hands.drop(name)
+		}
+	}
+	for app := range d.hands.holder.Apps() {
+		if known[app] == nil {
+			if err := d.hands.holder.ReleaseApp(app); err != nil {
+				d.log.Error("close listeners of an app that is gone", "app", app, "error", err)
+			}
+		}
+	}
+}
+
+// putAway ends a process that nothing on record asks for: its app was deleted,
+// or its record could not be read.
+func (d *daemon) putAway(c keeper.Child) {
+	if c.Exit == nil {
+		d.warn(fmt.Sprintf("process %d (%s) belongs to no app on record; it was ended", c.PID, c.Tag))
+		if t, err := d.hands.forest.Open(c.Tag, proc.Identity{PID: c.PID, Start: c.Start, Boot: d.hands.boot}); err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
+			defer cancel()
+			if err := errors.Join(t.Kill(ctx), t.Close()); err != nil {
+				d.log.Error("end a process without an app", "pid", c.PID, "error", err)
+			}
+		}
+	}
+	d.hands.ack(c.PID)
+}
+
+// clear drops what the keeper holds for processes that are no more: their
+// daemon died between their end and the drop.
+func (d *daemon) clear(alive []supervisor.Survivor) {
+	used := map[string]bool{}
+	for _, s := range alive {
+		at := place{s.App, s.Index, s.Gen}
+		for _, stream := range streams {
+			used[at.log(stream)], used[at.log(stream)+journal] = true, true
+		}
+		used[at.ipc()] = true
+	}
+	for name, f := range d.inventory.Files {
+		if (strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ipcPrefix)) && !used[name] {
+			f.Close()
+			d.hands.drop(name)
+		}
+	}
+}
+
+// strays are processes on record that live though the keeper does not know
+// them: keeper and daemon both died. They are watched from here on; their
+// descriptors are taken out of them.
+func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, rec := range records {
+		for _, ir := range rec.Instances {
+			for _, p := range ir.Procs {
+				at := place{rec.App.Name, ir.Index, p.Gen}
+				id := proc.Identity{PID: p.PID, Start: p.Start, Boot: p.Boot}
+				known := slices.ContainsFunc(d.inventory.Children, func(c keeper.Child) bool { return c.Tag == at.String() })
+				if known || !id.Alive() {
+					continue
+				}
+				c, err := d.link.Adopt(ctx, p.PID, p.Start, at.String())
+				if err != nil {
+					d.warn(fmt.Sprintf("take over process %d of %s: %v", p.PID, rec.App.Name, err))
+					continue
+				}
+				d.retake(at, p.PID)
+				r = append(r, c)
+			}
+		}
+	}
+	return r
+}
+
+// replaceKeeper is the daemon's last act when its keeper was killed: a new one
+// gets everything, and starts a new daemon.
+func (d *daemon) replaceKeeper() error {
+	files := map[string]*os.File{}
+	for name, f := range d.inventory.Files {
+		if strings.HasPrefix(name, keeper.ReservedPrefix) {
+			files[name] = f
+		}
+	}
+	for name, f := range d.hands.holder.Files() {
+		files[name] = f
+	}
+	var children []keeper.Child
+	d.hands.mu.Lock()
+	for at, p := range d.hands.procs {
+		for stream, pipe := range p.pipes {
+			files[at.log(stream)], files[at.log(stream)+journal] = pipe.Read, pipe.Journal
+		}
+		if p.ipc != nil {
+			files[at.ipc()] = p.ipc
+		}
+		children = append(children, keeper.Child{PID: p.pid, Start: p.start, Tag: at.String()})
+	}
+	d.hands.mu.Unlock()
+	d.log.Warn("the keeper was killed; starting a new one", "children", len(children), "descriptors", len(files))
+	return keeper.Replace(d.home, d.exe, files, children, d.link.Unanswered())
+}

@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"gpm/supervisor/api"
+	"gpm/supervisor/internal/proc"
+)
+
+// doctor says what this machine offers and what falls back.
+func (d *daemon) doctor() []api.Check {
+	return []api.Check{d.checkHold(), d.checkTrees(), d.checkRoot(), checkDescriptors(), checkPipes(), checkWatches(), d.checkLogs()}
+}
+
+func (d *daemon) checkHold() api.Check {
+	c := api.Check{Name: "held listeners", State: "ok", Detail: "kernel " + kernel() + ": bind() and listen() of apps are answered by gpm"}
+	switch {
+	case d.inventory.Hold != "":
+		c.State, c.Detail = "missing", d.inventory.Hold
+		c.Fallback = "apps are started plainly: a port is refused while its app restarts"
+	case d.inventory.NoNewPrivs:
+		c.State = "limited"
+		c.Detail += "; as an ordinary user this sets no_new_privs"
+		c.Fallback = `setuid programs inside apps gain nothing; "hold": false switches it off for an app`
+	}
+	return c
+}
+
+func (d *daemon) checkTrees() api.Check {
+	kind, why := d.hands.forest.Kind()
+	c := api.Check{Name: "process trees", State: "ok", Detail: why}
+	if kind != proc.Cgroup {
+		c.State = "limited"
+		c.Fallback = "sessions, descent and a marker in the environment; a child that leaves all three is not ended with its app"
+	}
+	return c
+}
+
+func (d *daemon) checkRoot() api.Check {
+	if os.Geteuid() == 0 {
+		return api.Check{Name: "privileges", State: "ok", Detail: "root: uid, gid and ports below 1024 work"}
+	}
+	return api.Check{Name: "privileges", State: "limited", Detail: fmt.Sprintf("uid %d", os.Geteuid()), Fallback: "uid and gid are refused; all else works"}
+}
+
+func checkDescriptors() api.Check {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return api.Check{Name: "open files", State: "limited", Detail: err.Error()}
+	}
+	c := api.Check{Name: "open files", State: "ok", Detail: fmt.Sprintf("%d for each process", l.Max)}
+	if l.Max < 65536 {
+		c.State = "limited"
+		c.Fallback = "an instance cannot hold more streams than that; raise LimitNOFILE (systemd) or ulimit -Hn"
+	}
+	return c
+}
+
+func checkPipes() api.Check {
+	soft := readLine("/proc/sys/fs/pipe-user-pages-soft")
+	c := api.Check{Name: "log pipes", State: "ok", Detail: "1 MiB each"}
+	if os.Geteuid() != 0 {
+		c.State = "limited"
+		c.Detail += ", for the first " + soft + " pages of this user"
+		c.Fallback = "smaller pipes beyond that: apps that write much wait more often"
+	}
+	return c
+}
+
+func checkWatches() api.Check {
+	return api.Check{Name: "file watches", State: "ok", Detail: readLine("/proc/sys/fs/inotify/max_user_watches") + " folders (fs.inotify.max_user_watches)"}
+}
+
+func (d *daemon) checkLogs() api.Check {
+	if err := d.store.Sync(); err != nil {
+		return api.Check{Name: "state folder", State: "missing", Detail: err.Error(), Fallback: "changes are forgotten when gpm restarts"}
+	}
+	return api.Check{Name: "state folder", State: "ok", Detail: d.store.dir}
+}
+
+func kernel() string { return readLine("/proc/sys/kernel/osrelease") }
+
+func readLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "?"
+	}
+	return strings.TrimSpace(string(b))
+}

@@ -1,0 +1,71 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// journal writes the keeper's few lines to stderr from a goroutine of its own:
+// in the foreground that is somebody's pipe, and when nobody reads it the keeper
+// must go on. What does not fit is dropped.
+type journal struct{ entries chan entry }
+
+type entry struct {
+	line    string
+	written chan<- struct{} // closed when this and all before is written; may be nil
+}
+
+func newJournal() *journal {
+	j := &journal{make(chan entry, 64)}
+	go func() {
+		for e := range j.entries {
+			_, _ = os.Stderr.WriteString(e.line)
+			if e.written != nil {
+				close(e.written)
+			}
+		}
+	}()
+	return j
+}
+
+// printf writes one line. Any goroutine may call it.
+func (j *journal) printf(format string, args ...any) {
+	head := fmt.Sprintf("%s keeper[%d]: ", time.Now().Format("2006-01-02T15:04:05.000Z07:00"), os.Getpid())
+	select {
+	case j.entries <- entry{line: head + fmt.Sprintf(format, args...) + "\n"}:
+	default:
+	}
+}
+
+// flush waits a second at most for what is not written yet.
+func (j *journal) flush() {
+	limit, written := time.After(time.Second), make(chan struct{})
+	select {
+	case j.entries <- entry{written: written}:
+	case <-limit:
+		return
+	}
+	select {
+	case <-written:
+	case <-limit:
+	}
+}
+
+// notifySystemd sends a state to whoever set NOTIFY_SOCKET, if anybody.
+func (k *keeper) notifySystemd(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		err = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path}) // "@": abstract
+	}
+	if err != nil {
+		k.logf("notify %q: %v", path, err)
+	}
+}

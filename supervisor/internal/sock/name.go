@@ -1,0 +1,57 @@
+package sock
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// namePrefix begins the names of held listeners among the keeper's files.
+const namePrefix = "listen/"
+
+// storeName is the keeper's name of a listener. It must bring back the place
+// after a restart of the daemon, whatever the app is called, and it may travel
+// through systemd's fd store, which takes no ':' (sd_notify(3), FDNAME).
+func storeName(p place, e *entry) string {
+	flags := "-"
+	if e.key.only6 {
+		flags += "6"
+	}
+	if e.shared {
+		flags += "r"
+	}
+	return namePrefix + strings.Join([]string{
+		url.QueryEscape(p.app), strconv.Itoa(p.index), url.QueryEscape(e.key.addr.String()), flags,
+	}, "/")
+}
+
+// IsName tells whether a file of the keeper is a held listener, for Restore.
+func IsName(name string) bool { return strings.HasPrefix(name, namePrefix) }
+
+// parseName undoes storeName.
+func parseName(name string) (p place, addr netip.AddrPort, shared bool, err error) {
+	bad := func(why error) (place, netip.AddrPort, bool, error) {
+		return place{}, netip.AddrPort{}, false, fmt.Errorf("parse listener name %q: %w", name, why)
+	}
+	rest, ok := strings.CutPrefix(name, namePrefix)
+	f := strings.Split(rest, "/")
+	if !ok || len(f) != 4 || !strings.HasPrefix(f[3], "-") {
+		return bad(fmt.Errorf("not of the form %sapp/index/address/-flags", namePrefix))
+	}
+	if p.app, err = url.QueryUnescape(f[0]); err != nil {
+		return bad(err)
+	}
+	if p.index, err = strconv.Atoi(f[1]); err != nil {
+		return bad(err)
+	}
+	text, err := url.QueryUnescape(f[2])
+	if err != nil {
+		return bad(err)
+	}
+	if addr, err = netip.ParseAddrPort(text); err != nil {
+		return bad(err)
+	}
+	return p, addr, strings.Contains(f[3], "r"), nil
+}

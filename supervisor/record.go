@@ -1,0 +1,79 @@
+package supervisor
+
+import (
+	"time"
+
+	"gpm/config"
+)
+
+// RecordVersion is the version of Record that this gpm writes. It reads this
+// one and all before it.
+const RecordVersion = 1
+
+// Record is what outlives the daemon of one app: what is wanted, and what was
+// running. It holds the environment, so it is written 0600.
+type Record struct {
+	Version   int              `json:"version"`
+	App       config.App       `json:"app"`
+	Instances []InstanceRecord `json:"instances"`
+}
+
+// InstanceRecord is an instance in a Record.
+type InstanceRecord struct {
+	ID       int             `json:"id"`
+	Index    int             `json:"index"`
+	Wanted   bool            `json:"wanted"` // a process is wanted: also after a reboot
+	State    State           `json:"state"`
+	Reason   string          `json:"reason,omitempty"`
+	Gen      int             `json:"gen"`
+	Restarts int             `json:"restarts"`
+	Streak   streak          `json:"streak,omitzero"`
+	Created  time.Time       `json:"created"`
+	Listens  bool            `json:"listens,omitempty"`
+	Exits    []Exit          `json:"exits,omitempty"`
+	Procs    []ProcessRecord `json:"processes,omitempty"`
+}
+
+// Role is what a process is to its instance.
+type Role string
+
+// The roles of a process.
+const (
+	Current   Role = "current"
+	Candidate Role = "candidate" // of a reload, not ready yet
+	Outgoing  Role = "outgoing"  // being ended after a reload
+)
+
+// ProcessRecord identifies a process of an instance.
+type ProcessRecord struct {
+	PID     int       `json:"pid"`
+	Start   uint64    `json:"start"`
+	Boot    string    `json:"boot"`
+	Gen     int       `json:"gen"`
+	Role    Role      `json:"role"`
+	Ready   bool      `json:"ready"`
+	Ending  bool      `json:"ending,omitempty"` // the stop ladder has begun
+	Started time.Time `json:"started"`
+}
+
+// Snapshot is an instance as it is now, taken by its own goroutine.
+type Snapshot struct {
+	InstanceRecord
+	App      *config.App
+	NextTry  time.Time // while Waiting
+	Hold     string
+	PID      int
+	Started  time.Time // of the current process
+	Draining int       // outgoing processes
+}
+
+// Survivor is a process that the world still has after a restart of the daemon:
+// alive, or dead with its facts on the way to Attach's report.
+type Survivor struct {
+	App   string
+	Index int
+	Gen   int
+	// Attach hands the process over, never nil, from a goroutine of its own;
+	// facts about it go to report from now on, those that were missed first.
+	Attach func(app *config.App, report func(Fact)) *Process
+}

@@ -1,0 +1,171 @@
+package supervisor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Recover brings back what an earlier daemon looked after, from its records
+// and from the processes that the world still has.
+func (s *Supervisor) Recover(records []Record, alive []Survivor) {
+	for i := range records {
+		s.recoverApp(&records[i], alive)
+	}
+	s.do(func(b *board) {
+		for _, l := range alive {
+			if e := b.entries[l.App]; e == nil || e.places[l.Index].App == nil {
+				b.feeds.emit(Event{
+					At: time.Now(), Kind: "daemon", App: l.App, ID: -1, Index: l.Index,
+					Message: fmt.Sprintf("a process of %s-%d lives, but there is no record of it; it is left alone", l.App, l.Index),
+				})
+			}
+		}
+	})
+}
+
+func (s *Supervisor) recoverApp(r *Record, alive []Survivor) {
+	a := newApp(s, &r.App)
+	e := &entry{app: a, spec: &r.App, places: map[int]Snapshot{}, usage: map[int]Usage{}}
+	places := slices.Clone(r.Instances)
+	s.do(func(b *board) {
+		for _, ir := range places {
+			b.nextID = max(b.nextID, ir.ID+1)
+		}
+		places = b.whole(places, r.App.Instances)
+		for _, ir := range places { // all at once: the first one to be saved must not lose the others
+			e.places[ir.Index] = Snapshot{InstanceRecord: ir, App: &r.App}
+		}
+		b.entries[a.name] = e
+	})
+	for _, ir := range places {
+		mine := slices.DeleteFunc(slices.Clone(alive), func(l Survivor) bool { return l.App != a.name || l.Index != ir.Index })
+		in := newInstance(s.world, &r.App, ir.ID, ir.Index, s.publisher(a), s.synced)
+		if ir.Wanted {
+			a.resting = false
+		}
+		leave := ir.Index >= r.App.Instances
+		if leave { // the daemon ended in the middle of a scale down
+			a.going[ir.Index] = in
+		} else {
+			a.instances = append(a.instances, in)
+		}
+		go in.run(func() {
+			in.reattach(ir, mine)
+			if leave {
+				in.obey(command{do: doLeave, reason: "scaled down", reply: make(chan Outcome, 1)})
+			}
+		})
+	}
+	go a.run()
+}
+
+// whole gives the places of an app without a hole: those that a daemon had no
+// time to write down are as wanted as the others.
+func (b *board) whole(places []InstanceRecord, n int) []InstanceRecord {
+	wanted := slices.ContainsFunc(places, func(ir InstanceRecord) bool { return ir.Wanted })
+	for i := range n {
+		if !slices.ContainsFunc(places, func(ir InstanceRecord) bool { return ir.Index == i }) {
+			places = append(places, InstanceRecord{ID: b.nextID, Index: i, Wanted: wanted, State: Stopped, Created: time.Now()})
+			b.nextID++
+		}
+	}
+	slices.SortFunc(places, func(x, y InstanceRecord) int { return cmp.Compare(x.Index, y.Index) })
+	return places
+}
+
+// reattach brings an instance back that an earlier daemon looked after: from
+// its record and from what of its processes the world still has. It runs
+// before the first turn of run. Ordinary start, crash of the daemon, update
+// and reboot all come this way; after a reboot there are no survivors.
+func (in *instance) reattach(was InstanceRecord, survivors []Survivor) {
+	in.gen, in.restarts, in.streak = was.Gen, was.Restarts, was.Streak
+	in.created, in.listens, in.exits, in.wanted = was.Created, was.Listens, slices.Clone(was.Exits), was.Wanted
+	for i := range in.exits {
+		in.exits[i].Drained = true
+	}
+	slices.SortFunc(survivors, func(a, b Survivor) int { return cmp.Compare(a.Gen, b.Gen) })
+	var early []genFact
+	for _, s := range survivors {
+		early = append(early, in.take(s, was)...)
+	}
+	if in.cur == nil && in.next != nil {
+		in.cur, in.next = in.next, nil
+	}
+	in.resume(was)
+	for _, f := range early {
+		in.learn(f)
+	}
+}
+
+// take gives a surviving process its old role, and returns what is reported of
+// it meanwhile. One that the record does not know yet was spawned in the last
+// moments of the daemon before.
+func (in *instance) take(s Survivor, was InstanceRecord) (early []genFact) {
+	p := &process{app: in.app, gen: s.Gen}
+	p.known.Expected = in.listens
+	if s.Gen > was.Gen { // ordered after the record was written, so somebody wanted it
+		in.gen, in.wanted = s.Gen, true
+	}
+	role := Candidate
+	if i := slices.IndexFunc(was.Procs, func(k ProcessRecord) bool { return k.Gen == s.Gen }); i >= 0 {
+		k := was.Procs[i]
+		role, p.ready, p.told, p.ending = k.Role, k.Ready, k.Ending, k.Ending
+	}
+	p.p, early = in.attach(s)
+	p.begun = p.p.Started
+	switch {
+	case role == Current && in.cur == nil:
+		in.cur = p
+	case role == Candidate && in.next == nil && !p.ending:
+		in.next = p
+	default:
+		in.old = append(in.old, p)
+		in.ladder(p)
+	}
+	return early
+}
+
+// attach takes a process over. It takes the facts that come at once, too: there
+// may be more of them than the channel holds.
+func (in *instance) attach(s Survivor) (p *Process, early []genFact) {
+	attached := make(chan *Process, 1)
+	go func() { attached <- s.Attach(in.app, in.reporter(s.Gen)) }()
+	for {
+		select {
+		case p = <-attached:
+			return p, early
+		case f := <-in.facts:
+			early = append(early, f)
+		}
+	}
+}
+
+// resume goes on with what was wanted.
+func (in *instance) resume(was InstanceRecord) {
+	switch {
+	case in.cur == nil && in.wanted && was.State == Errored:
+		in.become(Errored, was.Reason)
+	case in.cur == nil && in.wanted:
+		in.launch("started again by a new daemon")
+	case in.cur == nil && in.empty():
+		in.become(Stopped, was.Reason)
+		in.world.Release(in.app.Name, in.index) // the daemon before may not have got to it
+	case in.cur == nil:
+		in.rest(was.Reason)
+	case !in.wanted:
+		in.end(rest, was.Reason)
+	case in.cur.ending:
+		in.end(launch, was.Reason)
+	case in.cur.ready:
+		in.become(Online, was.Reason)
+		in.alarms.set(alarmStable, in.cur.gen, stableAfter)
+	default:
+		in.become(Launching, was.Reason)
+		in.watchOver(in.cur)
+	}
+	if in.next != nil {
+		in.dropCandidate("gpm was restarted during the reload")
+	}
+}

@@ -1,0 +1,663 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"gpm/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// life is the script of a process. Durations count from its spawn; zero: never.
+type life struct {
+	spawn     time.Duration // how long the spawn takes
+	spawnErr  string
+	hang      bool // the spawn does not come back before the machine lets it
+	fast      bool // it ends before the news of its spawn
+	listens   time.Duration
+	tells     time.Duration
+	refused   string // at once
+	exits     time.Duration
+	code      int
+	signal    string        // it ends of itself by this signal
+	deaf      bool          // it ignores all but SIGKILL
+	immortal  bool          // it ignores that, too
+	dies      time.Duration // after a signal
+	lastWords string
+	mumbles   bool // its last lines never come
+}
+
+var (
+	server  = life{listens: 50 * time.Millisecond, dies: 20 * time.Millisecond, lastWords: "bye"}
+	crasher = life{exits: 10 * time.Millisecond, code: 1, lastWords: "boom"}
+	hermit  = life{dies: 20 * time.Millisecond} // never listens, never says anything
+)
+
+// machine is everything outside the brain: a keeper and its processes, a disk,
+// files that change. It outlives daemons.
+type machine struct {
+	t *testing.T
+
+	mu       sync.Mutex
+	plan     func(Launch) life
+	procs    []*fakeProc
+	pid      int
+	disk     map[string][]byte // committed records
+	staged   map[string][]byte // nil: forgotten
+	lazyDisk bool              // only Sync commits
+	onCommit func()
+	frozen   chan struct{} // non-nil: Sync waits for it
+	released []string
+	watched  map[string]func([]string)
+	builds   int
+	build    func(ctx context.Context) error
+	release  chan struct{} // lets hanging spawns go
+	off      chan struct{}
+	daemons  []*fakeDaemon
+	flood    int // facts that Attach reports at once
+}
+
+// fakeDaemon is one life of a daemon.
+type fakeDaemon struct {
+	m    *machine
+	sup  *Supervisor
+	dead bool // killed -9: nothing it does reaches the machine
+}
+
+type fakeProc struct {
+	m       *machine
+	l       Launch
+	life    life
+	pid     int
+	started time.Time
+
+	// guarded by m.mu
+	alive   bool
+	known   bool // the daemon that lives has taken its end
+	signals []string
+	owner   *fakeDaemon
+	report  func(Fact)
+
+	sigs     chan string
+	inbox    chan Fact
+	attached chan struct{} // a token for each new owner
+}
+
+// bubble runs a test on a machine of its own, in fake time. It ends when no
+// goroutine is left.
+func bubble(t *testing.T, f func(m *machine)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := &machine{
+			t: t, disk: map[string][]byte{}, staged: map[string][]byte{}, watched: map[string]func([]string){},
+			release: make(chan struct{}), off: make(chan struct{}), pid: 1000,
+		}
+		m.will(server)
+		m.boot()
+		f(m)
+		m.end()
+	})
+}
+
+// will makes all processes from now on live like l.
+func (m *machine) will(l life) { m.willBy(func(Launch) life { return l }) }
+
+func (m *machine) willBy(plan func(Launch) life) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plan = plan
+}
+
+func (m *machine) sup() *Supervisor { return m.daemon().sup }
+
+func (m *machine) daemon() *fakeDaemon { return m.daemons[len(m.daemons)-1] }
+
+// boot starts a daemon on what is there.
+func (m *machine) boot() {
+	d := &fakeDaemon{m: m}
+	d.sup = New(d.world())
+	m.daemons = append(m.daemons, d)
+	m.mu.Lock()
+	var records []Record
+	for _, b := range m.disk {
+		var r Record
+		if err := json.Unmarshal(b, &r); err != nil {
+			m.t.Errorf("read record: %v", err)
+		}
+		records = append(records, r)
+	}
+	var left []Survivor
+	for _, p := range m.procs {
+		if p.alive || !p.known {
+			left = append(left, Survivor{App: p.l.App.Name, Index: p.l.Index, Gen: p.l.Gen, Attach: p.attach(d)})
+		}
+	}
+	m.mu.Unlock()
+	d.sup.Recover(records, left)
+	synctest.Wait()
+}
+
+// crash is kill -9 of the daemon: its processes live on.
+func (m *machine) crash() {
+	synctest.Wait()
+	d := m.daemon()
+	m.mu.Lock()
+	d.dead = true
+	clear(m.staged)
+	for _, p := range m.procs {
+		p.owner, p.report = nil, nil
+	}
+	m.mu.Unlock()
+	d.bury()
+}
+
+// bury ends the goroutines of a dead daemon, whose hands touch nothing.
+func (d *fakeDaemon) bury() {
+	d.sup.Shutdown(d.m.t.Context(), true)
+	d.sup.Close()
+}
+
+// reboot is the end of everything but the disk.
+func (m *machine) reboot() {
+	m.crash()
+	m.mu.Lock()
+	for _, p := range m.procs {
+		p.alive, p.known = false, true
+	}
+	m.mu.Unlock()
+	m.boot()
+}
+
+// end stops all that is left.
+func (m *machine) end() {
+	m.mu.Lock()
+	m.plan = func(Launch) life { return life{} }
+	for _, p := range m.procs {
+		p.life.immortal, p.life.deaf = false, false
+	}
+	m.mu.Unlock()
+	select {
+	case <-m.release:
+	default:
+		close(m.release)
+	}
+	m.sup().Shutdown(m.t.Context(), true)
+	m.sup().Close()
+	close(m.off)
+	synctest.Wait()
+}
+
+func (d *fakeDaemon) world() *World {
+	m := d.m
+	return &World{
+		Launch: d.launch,
+		Release: func(app string, index int) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if !d.dead {
+				m.released = append(m.released, fmt.Sprintf("%s-%d", app, index))
+			}
+		},
+		Save: func(r Record) {
+			b, err := json.Marshal(r)
+			if err != nil {
+				m.t.Errorf("write record: %v", err)
+			}
+			d.stage(r.App.Name, b)
+			m.checkRecord(r, d)
+		},
+		Forget: func(app string) { d.stage(app, nil) },
+		Sync: func() error {
+			m.mu.Lock()
+			wait := m.frozen
+			m.mu.Unlock()
+			if wait != nil {
+				<-wait
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if !d.dead {
+				m.commit()
+			}
+			return nil
+		},
+		Watch: func(app *config.App, changed func([]string)) (func(), error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if m.watched[app.Name] != nil && !d.dead {
+				m.t.Errorf("%s is watched twice", app.Name)
+			}
+			m.watched[app.Name] = changed
+			return func() {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				if !d.dead {
+					delete(m.watched, app.Name)
+				}
+			}, nil
+		},
+		Build: func(ctx context.Context, _ *config.App) error {
+			m.mu.Lock()
+			m.builds++
+			b := m.build
+			m.mu.Unlock()
+			return b(ctx)
+		},
+		Jitter: func() float64 { return 0.5 },
+	}
+}
+
+func (d *fakeDaemon) stage(app string, b []byte) {
+	d.m.mu.Lock()
+	defer d.m.mu.Unlock()
+	if d.dead {
+		return
+	}
+	d.m.staged[app] = b
+	if !d.m.lazyDisk {
+		d.m.commit()
+	}
+}
+
+func (m *machine) commit() {
+	for app, b := range m.staged {
+		if m.disk[app] = b; b == nil {
+			delete(m.disk, app)
+		}
+	}
+	clear(m.staged)
+	if m.onCommit != nil {
+		m.onCommit()
+	}
+}
+
+// checkRecord: what is called stopped is dead, up to the generation that the
+// record knows.
+func (m *machine) checkRecord(r Record, d *fakeDaemon) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d.dead {
+		return
+	}
+	for _, in := range r.Instances {
+		for _, p := range m.procs {
+			if in.State == Stopped && p.alive && p.l.App.Name == r.App.Name && p.l.Index == in.Index && p.l.Gen <= in.Gen {
+				m.t.Errorf("%s-%d is called stopped, but pid %d (generation %d) lives", r.App.Name, in.Index, p.pid, p.l.Gen)
+			}
+		}
+	}
+}
+
+func (d *fakeDaemon) launch(ctx context.Context, l Launch) (*Process, error) {
+	m := d.m
+	m.mu.Lock()
+	script := m.plan(l)
+	m.mu.Unlock()
+	if script.hang {
+		<-m.release
+	}
+	if script.spawn > 0 {
+		select {
+		case <-time.After(script.spawn):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	m.mu.Lock()
+	if d.dead {
+		m.mu.Unlock()
+		return nil, errors.New("the daemon is dead")
+	}
+	if script.spawnErr != "" {
+		m.mu.Unlock()
+		return nil, errors.New(script.spawnErr)
+	}
+	m.checkPlace(l)
+	m.pid++
+	p := &fakeProc{
+		m: m, l: l, life: script, pid: m.pid, started: time.Now(), alive: true, owner: d, report: l.Report,
+		sigs: make(chan string, 64), inbox: make(chan Fact, 1024), attached: make(chan struct{}, 1),
+	}
+	m.procs = append(m.procs, p)
+	m.mu.Unlock()
+	go p.pump()
+	if script.fast {
+		p.end(script.code, "")
+		<-time.After(time.Millisecond) // its end is told before this returns
+	} else {
+		go p.live()
+	}
+	return p.handle(d, l.Report), nil
+}
+
+// checkPlace: in a place there is at most one process that nobody ended
+// besides the new one, and generations only grow.
+func (m *machine) checkPlace(l Launch) {
+	others := 0
+	for _, p := range m.procs {
+		if p.l.App.Name != l.App.Name || p.l.Index != l.Index || p.l.ID != l.ID {
+			if p.alive && p.l.App.Name == l.App.Name && p.l.Index == l.Index {
+				m.t.Errorf("%s-%d has two ids, %d and %d", l.App.Name, l.Index, p.l.ID, l.ID)
+			}
+			continue
+		}
+		if p.l.Gen >= l.Gen && p.alive {
+			m.t.Errorf("%s-%d: generation %d after %d", l.App.Name, l.Index, l.Gen, p.l.Gen)
+		}
+		if p.alive && len(p.signals) == 0 {
+			others++
+		}
+	}
+	if others > 1 {
+		m.t.Errorf("%s-%d: generation %d is launched beside %d others", l.App.Name, l.Index, l.Gen, others)
+	}
+}
+
+func (p *fakeProc) handle(d *fakeDaemon, report func(Fact)) *Process {
+	send := func(sig string) error {
+		p.m.mu.Lock()
+		defer p.m.mu.Unlock()
+		if d.dead { // the old daemon's goroutines have to end some time
+			go report(Fact{Kind: Ended, Exit: Exit{At: time.Now(), Drained: true}})
+			return nil
+		}
+		p.signals = append(p.signals, sig)
+		if p.alive {
+			p.sigs <- sig
+		}
+		return nil
+	}
+	return &Process{
+		PID: p.pid, Start: uint64(p.pid), Started: p.started, Hold: "held",
+		Signal: send, Kill: func() error { return send("SIGKILL") },
+	}
+}
+
+func (p *fakeProc) attach(d *fakeDaemon) func(*config.App, func(Fact)) *Process {
+	return func(_ *config.App, report func(Fact)) *Process {
+		for i := range p.m.flood {
+			report(Fact{Kind: Listening, Text: fmt.Sprint("port ", i)})
+		}
+		p.m.mu.Lock()
+		p.owner, p.report = d, report
+		p.m.mu.Unlock()
+		select {
+		case p.attached <- struct{}{}:
+		default:
+		}
+		return p.handle(d, report)
+	}
+}
+
+// live is the process.
+func (p *fakeProc) live() {
+	after := func(d time.Duration) <-chan time.Time {
+		if d == 0 {
+			return nil
+		}
+		return time.After(d)
+	}
+	listens, tells, exits, dies := after(p.life.listens), after(p.life.tells), after(p.life.exits), (<-chan time.Time)(nil)
+	if p.life.refused != "" {
+		p.say(Fact{Kind: Refused, Text: p.life.refused})
+	}
+	by := ""
+	for {
+		select {
+		case <-listens:
+			p.say(Fact{Kind: Listening, Text: "127.0.0.1:8080"})
+		case <-tells:
+			p.say(Fact{Kind: Told})
+		case <-exits:
+			p.end(p.life.code, p.life.signal)
+			return
+		case sig := <-p.sigs:
+			p.m.mu.Lock()
+			ignores := p.life.immortal || p.life.deaf && sig != "SIGKILL"
+			p.m.mu.Unlock()
+			if ignores {
+				continue
+			}
+			if sig == "SIGKILL" || p.life.dies == 0 {
+				p.end(0, sig)
+				return
+			}
+			by, dies = sig, time.After(p.life.dies)
+		case <-dies:
+			p.end(0, by)
+			return
+		case <-p.m.off:
+			return
+		}
+	}
+}
+
+func (p *fakeProc) end(code int, signal string) {
+	p.m.mu.Lock()
+	p.alive = false
+	p.m.mu.Unlock()
+	p.say(Fact{Kind: Ended, Exit: Exit{At: time.Now(), PID: p.pid, Code: code, Signal: signal}})
+	if !p.life.mumbles {
+		p.say(Fact{Kind: Tail, Tail: []Line{{Stream: "err", Text: p.life.lastWords}}})
+	}
+}
+
+func (p *fakeProc) say(f Fact) { p.inbox <- f }
+
+// pump brings what is said to the daemon that lives.
+func (p *fakeProc) pump() {
+	for {
+		select {
+		case f := <-p.inbox:
+			p.deliver(f)
+		case <-p.m.off:
+			return
+		}
+	}
+}
+
+func (p *fakeProc) deliver(f Fact) {
+	for {
+		p.m.mu.Lock()
+		report := p.report
+		if report != nil && f.Kind == Ended {
+			p.known = true
+		}
+		p.m.mu.Unlock()
+		if report != nil {
+			report(f)
+			return
+		}
+		select {
+		case <-p.attached:
+		case <-p.m.off:
+			return
+		}
+	}
+}
+
+// pass lets fake time go by, and everything come to rest.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// proc is the newest process of a place.
+func (m *machine) proc(app string, index int) *fakeProc {
+	m.t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range slices.Backward(m.procs) {
+		if p.l.App.Name == app && p.l.Index == index {
+			return p
+		}
+	}
+	m.t.Fatalf("%s-%d never had a process", app, index)
+	return nil
+}
+
+// alive are the generations of a place that live.
+func (m *machine) alive(app string, index int) (gens []int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.procs {
+		if p.alive && p.l.App.Name == app && p.l.Index == index {
+			gens = append(gens, p.l.Gen)
+		}
+	}
+	return gens
+}
+
+func (p *fakeProc) got() []string {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	return slices.Clone(p.signals)
+}
+
+// kill ends a process from outside.
+func (p *fakeProc) kill(signal string) {
+	p.m.mu.Lock()
+	p.life.immortal, p.life.deaf, p.life.dies = false, false, 0
+	p.m.mu.Unlock()
+	p.sigs <- signal
+	synctest.Wait()
+}
+
+func (p *fakeProc) listen() {
+	p.say(Fact{Kind: Listening, Text: "127.0.0.1:8080"})
+	synctest.Wait()
+}
+
+// wait for the answer to a verb that was given in the background.
+type pending struct {
+	m *machine
+	c chan []Outcome
+}
+
+func (m *machine) async(f func() []Outcome) pending {
+	p := pending{m, make(chan []Outcome, 1)}
+	go func() { p.c <- f() }()
+	synctest.Wait()
+	return p
+}
+
+func (p pending) open() bool { return len(p.c) == 0 }
+
+// now is the answer, which has to be there.
+func (p pending) now() []Outcome {
+	p.m.t.Helper()
+	synctest.Wait()
+	select {
+	case r := <-p.c:
+		return r
+	default:
+		p.m.t.Fatal("no answer yet")
+		return nil
+	}
+}
+
+func (p pending) wait() []Outcome { return <-p.c }
+
+func (m *machine) start(app config.App) []Outcome {
+	return m.sup().Start(m.t.Context(), []config.App{app}, false)
+}
+
+func (m *machine) reload(app config.App) []Outcome {
+	return m.sup().Start(m.t.Context(), []config.App{app}, true)
+}
+
+func (m *machine) act(v Verb, targets ...string) []Outcome {
+	m.t.Helper()
+	r, err := m.sup().Act(m.t.Context(), v, targets, nil)
+	if err != nil {
+		m.t.Fatalf("%s %v: %v", v, targets, err)
+	}
+	return r
+}
+
+func (m *machine) scale(app, n string) []Outcome {
+	m.t.Helper()
+	r, err := m.sup().Scale(m.t.Context(), app, n)
+	if err != nil {
+		m.t.Fatalf("scale %s %s: %v", app, n, err)
+	}
+	return r
+}
+
+// status is one instance as List shows it.
+func (m *machine) status(app string, index int) Status {
+	m.t.Helper()
+	synctest.Wait()
+	for _, s := range m.sup().List() {
+		if s.App.Name == app && s.Index == index {
+			return s
+		}
+	}
+	m.t.Fatalf("%s-%d is not listed", app, index)
+	return Status{}
+}
+
+func (m *machine) wantState(app string, index int, want State) Status {
+	m.t.Helper()
+	s := m.status(app, index)
+	if s.State != want {
+		m.t.Fatalf("%s-%d is %q (%s), want %q", app, index, s.State, s.Reason, want)
+	}
+	return s
+}
+
+// events of an app so far, as "kind: message".
+func (m *machine) events(app string) (r []string) {
+	synctest.Wait()
+	m.sup().do(func(b *board) {
+		for _, e := range b.feeds.past {
+			if e.App == app {
+				r = append(r, e.Kind+": "+e.Message)
+			}
+		}
+	})
+	return r
+}
+
+func webApp(name string, instances int) config.App {
+	return config.App{
+		Name: name, Namespace: "default", Script: "/srv/" + name, Instances: instances, Autorestart: true,
+		MaxRestarts: 16, MinUptime: config.Duration(time.Second), KillSignal: "SIGINT",
+		KillTimeout: config.Duration(5 * time.Second), ListenTimeout: config.Duration(8 * time.Second),
+	}
+}
+
+func allOK(t *testing.T, r []Outcome, n int) {
+	t.Helper()
+	if len(r) != n {
+		t.Fatalf("%d outcomes, want %d: %+v", len(r), n, r)
+	}
+	for _, o := range r {
+		if !o.OK {
+			t.Fatalf("%s-%d failed: %s", o.Name, o.Index, o.Reason)
+		}
+	}
+}
+
+func failed(t *testing.T, r []Outcome, n int) Outcome {
+	t.Helper()
+	if len(r) != n {
+		t.Fatalf("%d outcomes, want %d: %+v", len(r), n, r)
+	}
+	for _, o := range r {
+		if o.OK || o.Reason == "" {
+			t.Fatalf("%s-%d: want a failure with a reason, got %+v", o.Name, o.Index, o)
+		}
+	}
+	return r[0]
+}
