@@ -4,12 +4,11 @@ export CGO_ENABLED ?= 0
 GOFLAGS += -trimpath
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X gpm/supervisor/api.Version=$(VERSION)
-DEMO_HOME := $(HOME)/.gpm
 
 .PHONY: run build test check lint bench soak fuzz clean docs
 
 run: build
-	@sh bench/run.sh
+	@sh packaging/run.sh
 
 build: bin/gpm bin/sse-app
 

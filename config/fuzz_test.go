@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/json"
 	"io/fs"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -14,13 +15,13 @@ import (
 // fuzzStat has every file that is asked for, unless its path tells otherwise:
 // a random text would hardly ever name one that is there.
 func fuzzStat(path string) (fs.FileInfo, error) {
-	switch {
-	case strings.Contains(path, "no"):
+	switch base := filepath.Base(path); base {
+	case "missing":
 		return nil, fs.ErrNotExist
-	case strings.HasSuffix(path, "dir"):
+	case "src", "sub", "bin", "u":
 		return worldStat("/srv")
-	case strings.HasSuffix(path, "plain"):
-		return worldStat("/srv/plain")
+	case "plain", "pipe":
+		return worldStat("/srv/" + base)
 	}
 	return worldStat("/srv/run")
 }
@@ -37,7 +38,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	for _, text := range []string{
-		``, `{}`, `[`, `{"apps": [{"script": "a b"}, {"script": "no"}], "deploy": 1}`, "\xef\xbb\xbf// c\n{\"script\": 'x'}", `{"pm2": {"env_p": {}, "env_p": 1}}`,
+		``, `{}`, `[`, `{"apps": [{"script": "a b"}, {"script": "missing"}], "deploy": 1}`, "\xef\xbb\xbf// c\n{\"script\": 'x'}", `{"pm2": {"env_p": {}, "env_p": 1}}`,
 		`[{"cmd": "x", "name": "é"}, 1, null, "x", [[]]]`, "{\"\u2028\": 1 // \u2028", `{"script": "x.js", "treekill": false, "watch": ["a", "a"]} /*`,
 	} {
 		f.Add([]byte(text), "production", "1")
@@ -119,6 +120,7 @@ func TestAnyGoodApp(t *testing.T) {
 			members = append(members, `"`+strings.Replace(name, "*", "p", 1)+`": `+value)
 		}
 		o := options()
+		o.Stat = fuzzStat // a path may start anywhere, once there is a cwd
 		o.Profile = rapid.SampledFrom([]string{"", "p"}).Draw(t, "profile")
 		var first App
 		for i := range 2 {

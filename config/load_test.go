@@ -139,3 +139,30 @@ func TestDefaultOptions(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 }
+
+// Flags bring values of several types.
+func TestFlagTypes(t *testing.T) {
+	o := options()
+	o.Overrides = map[string]any{"args": []any{"a", 1, 2.5, true, uint64(7)}, "hold": true, "port": 80.0, "stop_exit_codes": []string{"1", "2"}, "watch": "src"}
+	a := mustParseOne(t, `{"script": "app.js"}`, o)
+	if got := strings.Join(a.Args, " "); got != "a 1 2.5 true 7" || a.Port != 80 || len(a.StopExitCodes) != 2 || a.Watch[0] != "/srv/src" {
+		t.Errorf("%+v", a)
+	}
+	o.Overrides = map[string]any{"args": []any{struct{}{}}}
+	if got, want := problemsOf(t, `{"script": "app.js"}`, o), "--args: cannot take a []interface {}"; got != want {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestOnlyNamesFew(t *testing.T) {
+	var apps []string
+	for _, c := range "abcdefghijkl" {
+		apps = append(apps, `{"script": "run", "name": "`+string(c)+`"}`)
+	}
+	o := options()
+	o.Only = []string{"z"}
+	got := problemsOf(t, "["+strings.Join(apps, ",")+"]", o)
+	if !strings.HasSuffix(got, `"i", "j" and 2 more`) {
+		t.Error(got)
+	}
+}

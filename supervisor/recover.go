@@ -160,6 +160,7 @@ func (in *instance) resume(was InstanceRecord) {
 		in.end(launch, was.Reason)
 	case in.cur.ready:
 		in.become(Online, was.Reason)
+		in.world.Settled(in.app.Name, in.index, in.cur.gen) // the daemon before may not have got to it
 		in.alarms.set(alarmStable, in.cur.gen, stableAfter)
 	default:
 		in.become(Launching, was.Reason)

@@ -73,11 +73,13 @@ func newStill(t *testing.T) *still {
 			}, nil
 		},
 		Release: func(string, int) {},
+		Settled: func(string, int, int) {},
 		Jitter:  func() float64 { return 0.5 },
 	}
 	app := webApp("web", 1)
 	app.WaitReady = true
 	s.instance = newInstance(w, &app, 7, 0, func(snap Snapshot, _ []Event) { s.last = snap }, func() {})
+	t.Cleanup(func() { close(s.done) })
 	return s
 }
 

@@ -58,6 +58,7 @@ type machine struct {
 	onCommit func()
 	frozen   chan struct{} // non-nil: Sync waits for it
 	released []string
+	settled  []string
 	watched  map[string]func([]string)
 	builds   int
 	build    func(ctx context.Context) error
@@ -208,6 +209,7 @@ func (d *fakeDaemon) world() *World {
 				m.released = append(m.released, fmt.Sprintf("%s-%d", app, index))
 			}
 		},
+		Settled: func(app string, index, gen int) { m.settle(app, index, gen, d) },
 		Save: func(r Record) {
 			b, err := json.Marshal(r)
 			if err != nil {
@@ -660,4 +662,13 @@ func failed(t *testing.T, r []Outcome, n int) Outcome {
 		}
 	}
 	return r[0]
+}
+
+// settle: what is said to be online is alive, or its death is news under way.
+func (m *machine) settle(app string, index, gen int, d *fakeDaemon) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !d.dead {
+		m.settled = append(m.settled, fmt.Sprintf("%s-%d %d", app, index, gen))
+	}
 }

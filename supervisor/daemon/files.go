@@ -57,7 +57,7 @@ func build(ctx context.Context, app *config.App, home string) error {
 	c.Stdout, c.Stderr = out, out
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGKILL) } // not yet waited for: the group is its own
-	c.WaitDelay = 5 * time.Second                                                   // for children that keep its output open
+	c.WaitDelay = 5 * time.Second                                                    // for children that keep its output open
 	err := c.Run()
 	if ctx.Err() != nil {
 		err = errors.New("it took too long")

@@ -44,7 +44,7 @@ type hands struct {
 	book   *logs.Book
 	notify string // NOTIFY_SOCKET for apps with wait_ready
 
-	emit   func(supervisor.Event)
+	emit func(supervisor.Event)
 
 	traps chan *trap.Trap
 
@@ -527,4 +527,3 @@ func (h *hands) logProblem(app string, index int) (problem string, dropped uint6
 	}
 	return problem, dropped
 }
-

@@ -1,5 +1,3 @@
-// Package notify hears from processes that they are ready: by sd_notify
-// datagrams, and by the IPC channel that Node's process.send uses.
 package notify
 
 import (
@@ -8,41 +6,86 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strconv"
+	"syscall"
+	"time"
 )
 
-// maxMessage bounds a message of the IPC channel; a longer one ends Read.
-const maxMessage = 1 << 20
+const (
+	// maxLine bounds one message of an app; longer ones are skipped.
+	maxLine = 1 << 20
+	// sendWait is how long an app may leave its channel full before a message
+	// to it fails. It has about 200 KiB of room.
+	sendWait = time.Second
+)
 
-// Read calls got for each message of a Node IPC channel in "json"
-// serialization, on the caller's goroutine, until the other side closes it; then
-// it returns nil. got must not keep msg.
-func Read(ours *os.File, got func(msg []byte)) error {
-	lines := bufio.NewScanner(ours)
-	lines.Buffer(make([]byte, 0, 1024), maxMessage)
-	for lines.Scan() {
-		if json.Valid(lines.Bytes()) {
-			got(lines.Bytes())
-		}
-	}
-	if err := lines.Err(); err != nil && !errors.Is(err, os.ErrClosed) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("read ipc channel: %w", err)
-	}
-	return nil
+// Env is what makes a Node process (or bun) use descriptor fd as its channel.
+func Env(fd int) []string {
+	return []string{"NODE_CHANNEL_FD=" + strconv.Itoa(fd), "NODE_CHANNEL_SERIALIZATION_MODE=json"}
 }
 
-// Send writes one message.
-func Send(ours io.Writer, v any) error {
+// IsReady tells whether a message is process.send('ready').
+func IsReady(msg json.RawMessage) bool {
+	var s string
+	return json.Unmarshal(msg, &s) == nil && s == "ready"
+}
+
+// Read calls hear for each message that a process writes to its channel, on the
+// caller's goroutine, until the process closes it or the caller closes ours:
+// both are no error. hear may keep the message. Node's own messages
+// ({"cmd":"NODE_..."}), lines that are not JSON and lines beyond 1 MiB are left
+// out. Descriptors sent along are closed by the kernel.
+func Read(ours *os.File, hear func(msg json.RawMessage)) error {
+	r := bufio.NewReaderSize(ours, 4096)
+	var line []byte
+	skip := false
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > maxLine {
+			line, skip = nil, true
+		}
+		if !skip {
+			line = append(line, part...)
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		// ECONNRESET: it ended with messages of ours unread.
+		case errors.Is(err, io.EOF), errors.Is(err, fs.ErrClosed), errors.Is(err, syscall.ECONNRESET):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read node channel: %w", err)
+		}
+		if !skip && json.Valid(line) && !internal(line) {
+			hear(json.RawMessage(line[:len(line)-1]))
+		}
+		line, skip = nil, false
+	}
+}
+
+// internal tells whether Node talks to Node: cluster, handles, acknowledgements.
+func internal(line []byte) bool {
+	var msg struct {
+		Cmd string `json:"cmd"`
+	}
+	return json.Unmarshal(line, &msg) == nil && len(msg.Cmd) >= 5 && msg.Cmd[:5] == "NODE_"
+}
+
+// Send writes a message, which process.on('message') receives. If it fails the
+// process does not read or is gone, and part of the message may be written: the
+// channel is of no use any more. It waits a second at most.
+func Send(ours *os.File, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode ipc message: %w", err)
+		return fmt.Errorf("send to node channel: %w", err)
+	}
+	if err := ours.SetWriteDeadline(time.Now().Add(sendWait)); err != nil {
+		return fmt.Errorf("send to node channel: %w", err)
 	}
 	if _, err := ours.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("send ipc message: %w", err)
+		return fmt.Errorf("send to node channel: %w", err)
 	}
 	return nil
 }
-
-// Pollable is a duplicate of a channel's end that the runtime poller watches,
-// for one that came from another process. f is closed.
-func Pollable(f *os.File) (*os.File, error) { return pollable(f) }

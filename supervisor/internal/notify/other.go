@@ -2,30 +2,25 @@
 
 package notify
 
-import (
-	"errors"
-	"os"
-)
+import "os"
 
-// ErrUnsupported is returned on systems other than Linux.
-var ErrUnsupported = errors.New("hear from apps: needs Linux")
-
-// Socket receives sd_notify datagrams.
+// Socket cannot be made here.
 type Socket struct{}
 
-// Listen is not supported here.
+// Listen fails with ErrUnsupported.
 func Listen(string) (*Socket, error) { return nil, ErrUnsupported }
 
-// Name is empty.
-func (*Socket) Name() string { return "" }
+// FromFile fails with ErrUnsupported.
+func FromFile(*os.File) (*Socket, error) { return nil, ErrUnsupported }
+
+// File fails with ErrUnsupported.
+func (*Socket) File() (*os.File, error) { return nil, ErrUnsupported }
+
+// Serve fails with ErrUnsupported.
+func (*Socket) Serve(func(pid int, state map[string]string)) error { return ErrUnsupported }
 
 // Close does nothing.
 func (*Socket) Close() error { return nil }
 
-// Serve is not supported here.
-func (*Socket) Serve(func(int, map[string]string)) error { return ErrUnsupported }
-
-func pollable(*os.File) (*os.File, error) { return nil, ErrUnsupported }
-
-// NewChannel is not supported here.
-func NewChannel() (ours, theirs *os.File, err error) { return nil, nil, ErrUnsupported }
+// NewChannel fails with ErrUnsupported.
+func NewChannel() (ours, child *os.File, err error) { return nil, nil, ErrUnsupported }

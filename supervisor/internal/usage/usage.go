@@ -1,10 +1,9 @@
-// Package usage reads what processes and the host use: cpu and memory by pid
-// through gopsutil. It never asks for children: that walks all of /proc for
-// every process. Whoever samples knows the tree.
+// Package usage measures processor time and memory of process trees, and of
+// the machine. The caller knows which processes a tree has: asking for the
+// children of a process would walk all of /proc each time.
 package usage
 
 import (
-	"sync"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/cpu"
@@ -12,120 +11,117 @@ import (
 	"github.com/shirou/gopsutil/v3/process"
 )
 
-// Usage is what a process tree uses.
+// Usage is what a tree uses.
 type Usage struct {
-	CPU    float64 // percent of one core, since the sample before; 0 in the first one
-	Memory uint64  // bytes resident, summed over the tree; shared pages count more than once
-}
-
-// Sampler remembers the last sample. Its methods may be called from any
-// goroutine; it has none.
-type Sampler struct {
-	mu   sync.Mutex
-	last map[int32]reading
-
-	hostMu sync.Mutex
-	busy   float64
-	total  float64
-}
-
-type reading struct {
-	p    *process.Process
-	cpu  float64 // seconds since its start
-	at   time.Time
-	turn bool // seen in this sample
-}
-
-// NewSampler makes a Sampler without a past.
-func NewSampler() *Sampler { return &Sampler{last: map[int32]reading{}} }
-
-// Sample reads each tree, given as its pids by any key of the caller's. A
-// process that is gone counts nothing and is forgotten; a pid that was given
-// out again starts anew.
-func (s *Sampler) Sample(trees map[int][]int) map[int]Usage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make(map[int]Usage, len(trees))
-	for key, pids := range trees {
-		var u Usage
-		for _, pid := range pids {
-			percent, rss := s.read(int32(pid))
-			u.CPU += percent
-			u.Memory += rss
-		}
-		out[key] = u
-	}
-	for pid, r := range s.last {
-		if !r.turn {
-			delete(s.last, pid)
-			continue
-		}
-		r.turn = false
-		s.last[pid] = r
-	}
-	return out
-}
-
-func (s *Sampler) read(pid int32) (percent float64, rss uint64) {
-	was, known := s.last[pid]
-	if known {
-		if same, err := was.p.IsRunning(); err != nil || !same {
-			known = false
-		}
-	}
-	now := reading{at: time.Now(), turn: true}
-	if known {
-		now.p = was.p
-	} else {
-		p, err := process.NewProcess(pid)
-		if err != nil {
-			delete(s.last, pid)
-			return 0, 0
-		}
-		now.p = p
-	}
-	times, err := now.p.Times()
-	if err != nil {
-		delete(s.last, pid)
-		return 0, 0
-	}
-	now.cpu = times.User + times.System
-	s.last[pid] = now
-	if known {
-		if d := now.at.Sub(was.at).Seconds(); d > 0 && now.cpu > was.cpu {
-			percent = (now.cpu - was.cpu) / d * 100
-		}
-	}
-	if m, err := now.p.MemoryInfo(); err == nil {
-		rss = m.RSS
-	}
-	return percent, rss
+	CPU    float64 // percent of one core since the last sample; 0 in the first
+	Memory uint64  // bytes resident; pages that processes share count for each
 }
 
 // Host is a reading of the machine.
 type Host struct {
-	CPU         float64 // percent of all cores, since the call before; 0 in the first one
-	MemoryUsed  uint64  // bytes
+	CPU         float64 // percent of all cores since the last reading; 0 in the first
+	MemoryUsed  uint64  // bytes, without caches
 	MemoryTotal uint64  // bytes
 }
 
-// Host reads the machine. What cannot be read stays zero.
-func (s *Sampler) Host() Host {
-	var h Host
-	if m, err := mem.VirtualMemory(); err == nil {
-		h.MemoryUsed, h.MemoryTotal = m.Used, m.Total
+// reading is what one process had used when it was last looked at.
+type reading struct {
+	born int64   // milliseconds since the epoch; another process may have the pid next time
+	cpu  float64 // seconds, user and system
+}
+
+// Sampler remembers the last sample. It belongs to one goroutine.
+type Sampler struct {
+	look func(pid int) (reading, uint64, error)
+	last map[int]reading
+	at   time.Time // of the last sample; zero: none yet
+
+	busy, total float64 // of the last Host, seconds of all cores
+}
+
+// NewSampler makes a sampler without a past.
+func NewSampler() *Sampler {
+	// The time of boot does not change, and gopsutil would read it for each process.
+	process.EnableBootTimeCache(true)
+	return &Sampler{look: look, last: map[int]reading{}}
+}
+
+// Sample measures trees: for each key the pids of its processes. Those that
+// have ended are left out and forgotten; a tree of none uses nothing.
+func (s *Sampler) Sample(trees map[int][]int) map[int]Usage {
+	now := time.Now()
+	elapsed := now.Sub(s.at).Seconds()
+	next := make(map[int]reading, len(s.last))
+	out := make(map[int]Usage, len(trees))
+	for key, pids := range trees {
+		var u Usage
+		for _, pid := range pids {
+			r, memory, err := s.look(pid)
+			if err != nil {
+				continue
+			}
+			next[pid] = r
+			u.Memory += memory
+			if elapsed > 0 {
+				u.CPU += s.spent(pid, r) / elapsed * 100
+			}
+		}
+		out[key] = u
 	}
-	t, err := cpu.Times(false)
-	if err != nil || len(t) == 0 {
-		return h
+	s.last, s.at = next, now
+	return out
+}
+
+// spent is the seconds of processor time since the last sample. A process that
+// was born after it has spent all its time since; one that is older, but was
+// not in it, has an unknown past.
+func (s *Sampler) spent(pid int, r reading) float64 {
+	switch before, known := s.last[pid]; {
+	case s.at.IsZero():
+		return 0
+	case known && before.born == r.born:
+		return max(r.cpu-before.cpu, 0)
+	case r.born >= s.at.UnixMilli():
+		return r.cpu
 	}
-	idle := t[0].Idle + t[0].Iowait
-	total := t[0].User + t[0].System + t[0].Nice + t[0].Irq + t[0].Softirq + t[0].Steal + idle
-	s.hostMu.Lock()
-	defer s.hostMu.Unlock()
-	if d := total - s.total; s.total > 0 && d > 0 {
-		h.CPU = 100 * (total - idle - s.busy) / d
+	return 0
+}
+
+func look(pid int) (reading, uint64, error) {
+	p := &process.Process{Pid: int32(pid)}
+	times, err := p.Times()
+	if err != nil {
+		return reading{}, 0, err
 	}
-	s.busy, s.total = total-idle, total
-	return h
+	born, err := p.CreateTime()
+	if err != nil {
+		return reading{}, 0, err
+	}
+	memory, err := p.MemoryInfo()
+	if err != nil {
+		return reading{}, 0, err
+	}
+	return reading{born: born, cpu: times.User + times.System}, memory.RSS, nil
+}
+
+// Host reads the machine.
+func (s *Sampler) Host() (Host, error) {
+	m, err := mem.VirtualMemory()
+	if err != nil {
+		return Host{}, err
+	}
+	h := Host{MemoryUsed: m.Used, MemoryTotal: m.Total}
+	times, err := cpu.Times(false)
+	if err != nil || len(times) == 0 {
+		return h, err
+	}
+	t := times[0]
+	// Guest time is part of user and nice already (proc_stat(5)).
+	total := t.User + t.Nice + t.System + t.Idle + t.Iowait + t.Irq + t.Softirq + t.Steal
+	busy := total - t.Idle - t.Iowait
+	if s.total > 0 && total > s.total {
+		h.CPU = min(max((busy-s.busy)/(total-s.total)*100, 0), 100)
+	}
+	s.busy, s.total = busy, total
+	return h, nil
 }

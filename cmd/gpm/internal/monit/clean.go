@@ -48,9 +48,12 @@ func clean(s string, colour bool) string {
 			b.WriteString(seq)
 			col += width
 			marks = 0
-		case isMark(seq) && marks < maxMarks:
-			b.WriteString(seq)
-			marks++
+		case isMarks(seq):
+			for _, r := range seq {
+				if marks++; marks <= maxMarks {
+					b.WriteRune(r)
+				}
+			}
 		case seq == "\t":
 			pad := tabStop - col%tabStop
 			b.WriteString(strings.Repeat(" ", pad))
@@ -66,10 +69,9 @@ func clean(s string, colour bool) string {
 	return b.String()
 }
 
-// isMark knows combining marks; the decoder gives them apart from ASCII letters.
-func isMark(seq string) bool {
-	r, n := utf8.DecodeRuneInString(seq)
-	return n == len(seq) && unicode.Is(unicode.Mn, r)
+// isMarks knows combining marks; the decoder gives them apart from ASCII letters.
+func isMarks(seq string) bool {
+	return strings.IndexFunc(seq, func(r rune) bool { return !unicode.Is(unicode.Mn, r) }) < 0
 }
 
 // plain tells whether s is printable ASCII throughout, as most lines are.

@@ -28,7 +28,11 @@ func (m *model) render() string {
 		rows = append(rows, m.detailRows(l)...)
 		rows = append(rows, m.logRows(l)...)
 	}
-	return strings.Join(append(rows, m.footer()), "\n")
+	screen := strings.Join(append(rows, m.footer()), "\n")
+	if m.glyphs == asciiGlyphs {
+		screen = strings.ReplaceAll(screen, "…", "~")
+	}
+	return screen
 }
 
 func (m *model) renderTooSmall() string {

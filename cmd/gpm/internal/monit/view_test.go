@@ -69,6 +69,7 @@ func TestScreens(t *testing.T) {
 			exit := *m.list.Instances[4].LastExit
 			exit.Tail = []api.LogLine{{Stream: "out", Text: "reading /etc/mailer.conf"}, {Stream: "err", Text: "panic: no such file"}}
 			m.list.Instances[4].LastExit = &exit
+			m.arrange()
 			press(m, "j", "j")
 			giveLines(m, 0, 60)
 		}},

@@ -1,0 +1,17 @@
+#!/bin/sh
+# The main job in one command: four instances of a streaming server on one port.
+set -eu
+cd "$(dirname "$0")/.."
+bin/gpm start examples/sse-app/gpm.conf.json
+cat <<'END'
+
+The page:            http://localhost:8080/
+A stream:            curl -N http://localhost:8080/stream
+
+Three things to try
+  kill one           kill -9 <a pid from the table>; bin/gpm list
+  read the logs      bin/gpm logs sse-app
+  reload all         bin/gpm reload sse-app       (streams that run are told, new ones wait)
+
+bin/gpm monit shows it live; bin/gpm kill ends everything.
+END
