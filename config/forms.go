@@ -64,7 +64,7 @@ func cronField(field string, position int) bool {
 	checker := &gronx.SegmentChecker{}
 	checker.SetRef(cronReference)
 	for part := range strings.SplitSeq(segments[5], ",") {
-		if len(part) > 16 || false || strings.Count(part, "/") > 1 {
+		if len(part) > 16 || strings.Count(part, "-") > 1 || strings.Count(part, "/") > 1 {
 			return false
 		}
 		if _, err := checker.CheckDue(part, position); err != nil {

@@ -100,6 +100,8 @@ A config says which apps to run. It is JSON with comments (` + "`//` and `/* */`
 
 ` + "`apps`" + ` is a list of apps or one app; the file may also be one app or a list of apps by itself. ` + "`pm2`" + ` means the same as ` + "`apps`" + `, and in a ` + "`package.json`" + ` the other keys are left alone. ` + "`$schema`" + ` may stand beside the apps; ` + "`deploy` and `static`" + ` are refused.
 
+An ` + "`ecosystem.config.js`" + ` (also ` + "`.cjs`, `.mjs`" + `) is run by your own ` + "`node`" + `; what it exports is read as such a config, and places in problems are those of that JSON.
+
 **Everything is checked before anything starts**, and all problems are told at once, with line and column. Unknown keys, keys that are there twice and values of the wrong type are problems. ` + "`null`" + ` means that a key is not set.
 
 **Names.** Every key may also be written in camelCase (` + "`killTimeout`" + ` for ` + "`kill_timeout`" + `), and some have more names. One app may use one spelling of a key.

@@ -18,7 +18,7 @@ func TestCommands(t *testing.T) {
 		{`"script": "x.sh"`, "x", []string{"/usr/bin/bash", "/srv/x.sh"}},
 		{`"script": "x.ts"`, "x", []string{"/usr/bin/node", "/srv/x.ts"}},
 		{`"script": "x.ts", "env": {"PATH": "/opt/bin:/usr/bin"}`, "x", []string{"/opt/bin/bun", "/srv/x.ts"}},
-		{`"script": "app.js", "env": {"PATH": "relative::/opt/bin"}`, "app", []string{"/opt/bin/node", "/srv/app.js"}},
+		{`"script": "app.js", "env": {"PATH": "opt/bin::/usr/bin"}`, "app", []string{"/usr/bin/node", "/srv/app.js"}},
 		{`"script": "x.jar", "interpreter_args": "-Xmx1g"`, "x", []string{"/usr/bin/java", "-Xmx1g", "-jar", "/srv/x.jar"}},
 		{`"script": "x.jar", "interpreter": "java", "interpreter_args": "-jar -v"`, "x", []string{"/usr/bin/java", "-jar", "-v", "/srv/x.jar"}},
 		{`"script": "run", "args": ["a b"]`, "run", []string{"/srv/run", "a b"}},

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -252,15 +253,27 @@ func kill9(t *testing.T, pid int) {
 	}
 }
 
-// freePort is a port that nobody has now.
+// nextPort starts at another place in each test process.
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(int64(10000 + os.Getpid()*37%20000))
+	return n
+}()
+
+// freePort is a port that nobody has now, and that no outgoing connection gets
+// by chance: it is below the kernel's range of those.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := int(10000 + (nextPort.Add(1)-10000)%22000)
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // get asks once on a connection of its own.

@@ -35,7 +35,7 @@ const (
 
 // Rotation says when a log file is set aside and what becomes of the old ones.
 type Rotation struct {
-	MaxSize  uint64        // bytes per file; zero: never rotated. Only a single longer line exceeds it
+	MaxSize  uint64        // bytes per file; zero: never rotated. Exceeded by a longer line, and by a flood within one millisecond
 	MaxFiles int           // old files kept; zero: all
 	MaxAge   time.Duration // old files older than this go, in whole days, rounded up; zero: kept
 	Compress bool          // gzip old files

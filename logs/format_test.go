@@ -9,6 +9,29 @@ import (
 	"unicode/utf8"
 )
 
+var src = Source{ID: 3, Name: "api", Instance: 1, Stream: "out"}
+
+// message is the message of a JSON line, which must have the fields of one.
+func message(t *testing.T, line string) string {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(line))
+	d.DisallowUnknownFields()
+	var v struct {
+		Message   *string `json:"message"`
+		Timestamp string  `json:"timestamp"`
+		Type      string  `json:"type"`
+		ID        *int    `json:"process_id"`
+		App       string  `json:"app_name"`
+	}
+	if err := d.Decode(&v); err != nil || d.More() {
+		t.Fatalf("line %.100q is not one JSON object: %v", line, err)
+	}
+	if v.Message == nil || v.ID == nil || *v.ID != src.ID || v.App != src.Name || v.Type != "out" || v.Timestamp == "" {
+		t.Fatalf("line %.200q lacks something", line)
+	}
+	return *v.Message
+}
+
 func TestDateFormats(t *testing.T) {
 	zone := time.FixedZone("CET", 3600)
 	at := time.Date(2026, time.March, 5, 15, 4, 9, 87_654_321, zone) // a Thursday

@@ -4,15 +4,19 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
 // Recover brings back what an earlier daemon looked after, from its records
-// and from the processes that the world still has.
+// and from the processes that the world still has. When it returns, List shows
+// what is: nobody who asks the new daemon is told that a live app is dead.
 func (s *Supervisor) Recover(records []Record, alive []Survivor) {
+	var known sync.WaitGroup
 	for i := range records {
-		s.recoverApp(&records[i], alive)
+		s.recoverApp(&records[i], alive, &known)
 	}
+	known.Wait() // no longer than it takes to look at each process
 	s.do(func(b *board) {
 		for _, l := range alive {
 			if e := b.entries[l.App]; e == nil || e.places[l.Index].App == nil {
@@ -25,7 +29,7 @@ func (s *Supervisor) Recover(records []Record, alive []Survivor) {
 	})
 }
 
-func (s *Supervisor) recoverApp(r *Record, alive []Survivor) {
+func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGroup) {
 	a := newApp(s, &r.App)
 	e := &entry{app: a, spec: &r.App, places: map[int]Snapshot{}, usage: map[int]Usage{}}
 	places := slices.Clone(r.Instances)
@@ -51,8 +55,11 @@ func (s *Supervisor) recoverApp(r *Record, alive []Survivor) {
 		} else {
 			a.instances = append(a.instances, in)
 		}
+		known.Add(1)
 		go in.run(func() {
 			in.reattach(ir, mine)
+			in.show()
+			known.Done()
 			if leave {
 				in.obey(command{do: doLeave, reason: "scaled down", reply: make(chan Outcome, 1)})
 			}

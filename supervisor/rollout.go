@@ -27,6 +27,9 @@ func (r *rollout) outcome() <-chan Outcome {
 // roll starts a rollout. It closes o.replies (which may be nil) when it is over.
 func (a *app) roll(ins []*instance, o order) {
 	if a.rollout == nil {
+		if o.spec != nil && o.indices == nil { // those beyond will go: see rolledOut
+			ins = ins[:min(len(ins), o.spec.Instances)]
+		}
 		a.rollout = &rollout{order: o, left: slices.Clone(ins)}
 		a.next()
 		return

@@ -89,7 +89,16 @@ func (s *Supervisor) History(app string, id, n int) (r []Event) {
 // (reload: replaces them one by one). It returns when every instance is online
 // or has failed, or when ctx ends.
 func (s *Supervisor) Start(ctx context.Context, specs []config.App, reload bool) []Outcome {
-	var waits []func() []Outcome
+	return gather(s.begin(ctx, specs, reload))
+}
+
+// Begin is Start for a caller who does not wait: when it returns the apps are
+// in the list and on their way.
+func (s *Supervisor) Begin(specs []config.App, reload bool) {
+	s.begin(context.Background(), specs, reload)
+}
+
+func (s *Supervisor) begin(ctx context.Context, specs []config.App, reload bool) (waits []func() []Outcome) {
 	for i := range specs {
 		spec := &specs[i]
 		a, isNew := s.enter(spec)
@@ -105,7 +114,7 @@ func (s *Supervisor) Start(ctx context.Context, specs []config.App, reload bool)
 		}
 		waits = append(waits, s.order(ctx, a, o))
 	}
-	return gather(waits)
+	return waits
 }
 
 // Register adds apps as stopped. Names that are taken are left alone.

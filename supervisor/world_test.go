@@ -105,8 +105,8 @@ func bubble(t *testing.T, f func(m *machine)) {
 		}
 		m.will(server)
 		m.boot()
+		defer m.end()
 		f(m)
-		m.end()
 	})
 }
 
@@ -187,10 +187,14 @@ func (m *machine) end() {
 		p.life.immortal, p.life.deaf = false, false
 	}
 	m.mu.Unlock()
-	select {
-	case <-m.release:
-	default:
-		close(m.release)
+	for _, c := range []chan struct{}{m.release, m.frozen} {
+		select {
+		case <-c:
+		default:
+			if c != nil {
+				close(c)
+			}
+		}
 	}
 	m.sup().Shutdown(m.t.Context(), true)
 	m.sup().Close()
@@ -671,4 +675,12 @@ func (m *machine) settle(app string, index, gen int, d *fakeDaemon) {
 	if !d.dead {
 		m.settled = append(m.settled, fmt.Sprintf("%s-%d %d", app, index, gen))
 	}
+}
+
+// record is what is on disk of an app; "" if nothing is.
+func (m *machine) record(app string) string {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return string(m.disk[app])
 }

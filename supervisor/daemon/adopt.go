@@ -13,7 +13,6 @@ import (
 	"gpm/logs"
 	"gpm/supervisor"
 	"gpm/supervisor/internal/keeper"
-	"gpm/supervisor/internal/notify"
 	"gpm/supervisor/internal/proc"
 	"gpm/supervisor/internal/sock"
 )
@@ -60,7 +59,7 @@ func (d *daemon) survivor(at place, c keeper.Child, r *supervisor.Record, pipes 
 		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}),
 	}
 	if f := d.inventory.Files[at.ipc()]; f != nil {
-		ipc, err := notify.Pollable(f)
+		ipc, err := keeper.Pollable(f)
 		if err != nil {
 			d.warn(fmt.Sprintf("take over the IPC channel of %s: %v", at, err))
 		}
@@ -205,6 +204,9 @@ func (d *daemon) replaceKeeper() error {
 		if strings.HasPrefix(name, keeper.ReservedPrefix) {
 			files[name] = f
 		}
+	}
+	if f, err := d.notify.File(); err == nil {
+		files[notifyFile] = f
 	}
 	for name, f := range d.hands.holder.Files() {
 		files[name] = f

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -54,6 +55,7 @@ type daemon struct {
 	ending chan struct{} // closed when the daemon begins to end
 	once   sync.Once
 	why    string
+	last   bool // no daemon follows: everything was stopped
 
 	mu     sync.Mutex
 	alerts []string // for gpm list: what is wrong with gpm itself
@@ -87,7 +89,7 @@ func open(home string) (*daemon, error) {
 	if d.store, err = openStore(filepath.Join(home, "state"), d.log); err != nil {
 		return nil, err
 	}
-	if d.notify, err = notify.Listen(fmt.Sprintf("@gpm-%d-%d", os.Getuid(), inv.KeeperPID)); err != nil {
+	if err := d.hear(); err != nil {
 		return nil, err
 	}
 	if err := d.arm(); err != nil {
@@ -101,13 +103,38 @@ func open(home string) (*daemon, error) {
 	return d, nil
 }
 
+// notifyFile is the keeper's name of the notify socket: an app that says
+// READY=1 while no daemon lives is heard by the next one.
+const notifyFile = "notify"
+
+// hear opens the socket for sd_notify messages. Its name is abstract, so that
+// apps of other users reach it; who may speak is decided by pid.
+func (d *daemon) hear() (err error) {
+	if f := d.inventory.Files[notifyFile]; f != nil {
+		d.notify, err = notify.FromFile(f)
+		return err
+	}
+	if d.notify, err = notify.Listen(fmt.Sprintf("@gpm-%d-%d", os.Getuid(), d.keeperPID)); err != nil {
+		return err
+	}
+	f, err := d.notify.File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return d.link.Store(notifyFile, f)
+}
+
 // arm makes the hands.
 func (d *daemon) arm() error {
 	self, err := proc.Read(os.Getpid())
 	if err != nil {
 		return err
 	}
-	forest, err := proc.Plant(proc.Options{Name: strconv.Itoa(d.inventory.KeeperPID)})
+	// The home names the forest: the next daemon and the next keeper find it again.
+	name := fnv.New64a()
+	_, _ = name.Write([]byte(d.home))
+	forest, err := proc.Plant(proc.Options{Name: strconv.FormatUint(name.Sum64(), 36)})
 	if err != nil {
 		return err
 	}
@@ -201,7 +228,20 @@ func (d *daemon) wait(ended <-chan error, server *http.Server) error {
 	if errors.Is(err, keeper.ErrGone) {
 		return d.replaceKeeper()
 	}
+	if d.last {
+		if e := d.hands.forest.Close(); e != nil {
+			d.log.Error("give back the cgroup", "error", e)
+		}
+	}
 	return err
+}
+
+// farewell is leave for a gpm that ends with this daemon.
+func (d *daemon) farewell(why string) {
+	d.once.Do(func() {
+		d.why, d.last = why, true
+		close(d.ending)
+	})
 }
 
 func (d *daemon) leave(why string) {
@@ -220,7 +260,7 @@ func (d *daemon) terminate() {
 	if err := d.link.Quit(); err != nil {
 		d.log.Error("tell the keeper to end", "error", err)
 	}
-	d.leave("terminated")
+	d.farewell("terminated")
 }
 
 // handler is what the keeper tells, on the goroutine of Link.Serve.

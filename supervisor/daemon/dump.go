@@ -83,13 +83,17 @@ func (d *daemon) undump() (saved, error) {
 // revive brings back the saved apps that are not here. Those that were stopped
 // come back stopped.
 func (d *daemon) revive(ctx context.Context) ([]supervisor.Outcome, error) {
-	s, err := d.undump()
-	if err != nil {
-		return nil, err
-	}
 	here := map[string]bool{}
 	for _, st := range d.brain.List() {
 		here[st.App.Name] = true
+	}
+	s, err := d.undump()
+	var e *api.Error
+	if errors.As(err, &e) && e.Kind == api.KindNotFound && len(here) > 0 {
+		return nil, nil // the records have brought everything back already
+	}
+	if err != nil {
+		return nil, err
 	}
 	var start []config.App
 	var rest []config.App

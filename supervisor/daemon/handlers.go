@@ -107,12 +107,8 @@ func (d *daemon) start(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := acting(r)
 	defer cancel()
 	if req.NoWait {
-		go func() { // one for each such request; bounded by actTime
-			ctx, cancel := context.WithTimeout(context.Background(), actTime)
-			defer cancel()
-			d.brain.Start(ctx, req.Apps, req.Reload)
-		}()
-		reply(w, resultOf(nil))
+		d.brain.Begin(req.Apps, req.Reload)
+		d.done(w)(nil, nil)
 		return
 	}
 	d.done(w)(d.brain.Start(ctx, req.Apps, req.Reload), nil)
@@ -273,5 +269,5 @@ func (d *daemon) kill(w http.ResponseWriter, r *http.Request) {
 		d.log.Error("tell the keeper to end", "error", err)
 	}
 	reply(w, resultOf(out))
-	d.leave("gpm kill")
+	d.farewell("gpm kill")
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,8 @@ const (
 	drainTime = 5 * time.Second // for the pipes of a dead process: a grandchild may hold them
 	sweepTime = 5 * time.Second // for what a dead process left behind
 	tailLines = 20              // kept of each death
+
+	sweepEvery = time.Minute // for sockets that were bound and forgotten
 )
 
 // hands do what the brain asks for, with the keeper's help. The map of
@@ -274,8 +277,8 @@ func (h *hands) read(p *process) {
 }
 
 func (h *hands) listenIPC(p *process) {
-	err := notify.Read(p.ipc, func(msg []byte) {
-		if string(msg) == `"ready"` {
+	err := notify.Read(p.ipc, func(msg json.RawMessage) {
+		if notify.IsReady(msg) {
 			p.report(supervisor.Fact{Kind: supervisor.Told})
 		}
 	})
@@ -423,8 +426,14 @@ func (h *hands) Trapped(t *trap.Trap) { h.traps <- t }
 
 // judgeTraps is the goroutine in which the holder lives.
 func (h *hands) judgeTraps(stop <-chan struct{}) {
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
 	for {
 		select {
+		case <-sweep.C:
+			if err := h.holder.Sweep(); err != nil {
+				h.log.Error("close sockets that nobody listened on", "error", err)
+			}
 		case t := <-h.traps:
 			if err := h.link.Answer(t, h.holder.Handle(t)); err != nil && !errors.Is(err, syscall.ENOENT) { // ENOENT: the caller is gone
 				h.log.Error("answer a trapped call", "call", t.Call, "pid", t.PID, "error", err)

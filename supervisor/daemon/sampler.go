@@ -42,7 +42,10 @@ func (s *sampler) run(stop <-chan struct{}, h *hands) {
 }
 
 func (s *sampler) sample(h *hands) {
-	host := s.read.Host()
+	host, err := s.read.Host()
+	if err != nil {
+		h.log.Error("look at the host", "error", err)
+	}
 	s.latest.Store(&host)
 	roots := h.roots()
 	if len(roots) == 0 {

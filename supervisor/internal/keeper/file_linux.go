@@ -60,3 +60,18 @@ func quietFile(fd int, name string) (*os.File, error) {
 // Quiet is fd, which it takes, as a file outside the runtime poller, as all of
 // an Inventory's are.
 func Quiet(fd int, name string) (*os.File, error) { return quietFile(fd, name) }
+
+// Pollable is f, which it takes, as a file that the runtime poller watches: the
+// opposite of Quiet, for what is read from by a goroutine.
+func Pollable(f *os.File) (*os.File, error) {
+	defer f.Close()
+	fd, err := duplicate(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make %q pollable: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}

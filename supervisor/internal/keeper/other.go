@@ -65,3 +65,6 @@ func (*Link) Ready() error { return ErrUnsupported }
 
 // Quit returns ErrUnsupported.
 func (*Link) Quit() error { return ErrUnsupported }
+
+// Pollable reports ErrUnsupported.
+func Pollable(*os.File) (*os.File, error) { return nil, ErrUnsupported }

@@ -130,13 +130,19 @@ func TestBarriersAreLifted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, c := serve(t, s), sender(t, path)
+	got := serve(t, s)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if _, _, err := c.WriteMsgUnix([]byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), nil); err != nil {
+	to := &unix.SockaddrUnix{Name: path}
+	if err := unix.Sendmsg(fd, []byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), to, 0); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()

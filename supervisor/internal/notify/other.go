@@ -24,3 +24,6 @@ func (*Socket) Close() error { return nil }
 
 // NewChannel fails with ErrUnsupported.
 func NewChannel() (ours, child *os.File, err error) { return nil, nil, ErrUnsupported }
+
+// Name is empty.
+func (*Socket) Name() string { return "" }

@@ -66,6 +66,9 @@ func FromFile(f *os.File) (*Socket, error) {
 	return s, nil
 }
 
+// Name is what NOTIFY_SOCKET has to be.
+func (s *Socket) Name() string { return s.conn.LocalAddr().String() }
+
 func (s *Socket) passCredentials() error {
 	raw, err := s.conn.SyscallConn()
 	if err != nil {

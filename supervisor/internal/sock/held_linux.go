@@ -74,7 +74,9 @@ func (h *Holder) retake(o Owner, f *os.File) (taken bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("retake a listener of app %q: %w", o.App, err)
 	}
-	e.file, e.listening, e.gens[o.Gen] = f, true, true
+	// SO_REUSEPORT is there because gpm set it; whether the app had asked for it
+	// is not known any more, and to think it had would hide strangers.
+	e.file, e.listening, e.shared, e.gens[o.Gen] = f, true, false, true
 	h.mu.Lock()
 	held := h.table.find(o.place(), e.key) != nil
 	if !held {
@@ -93,7 +95,9 @@ func isTCP(f *os.File) bool {
 	_ = with(f, func(fd int) error {
 		domain, err1 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 		proto, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		tcp = err1 == nil && err2 == nil && (domain == unix.AF_INET || domain == unix.AF_INET6) && proto == unix.IPPROTO_TCP
+		// Go's servers listen on MPTCP where the kernel has it (Go 1.24).
+		tcp = err1 == nil && err2 == nil && (domain == unix.AF_INET || domain == unix.AF_INET6) &&
+			(proto == unix.IPPROTO_TCP || proto == unix.IPPROTO_MPTCP)
 		return nil
 	})
 	return tcp

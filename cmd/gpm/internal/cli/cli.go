@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,10 +59,11 @@ type session struct {
 	err    *term.Output
 	say    term.Voices
 	client *api.Client
+	zone   *time.Location // of the times it prints
 }
 
 func newSession(env Env) *session {
-	s := &session{env: env}
+	s := &session{env: env, zone: time.Local}
 	s.out = term.NewOutput(env.Stdout, s.getenv)
 	s.err = term.NewOutput(env.Stderr, s.getenv)
 	s.say = term.Voices{Out: s.err}

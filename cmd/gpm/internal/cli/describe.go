@@ -60,7 +60,7 @@ func (s *session) printDescription(d *api.Description, env bool, now time.Time) 
 	if len(d.Events) > 0 {
 		s.heading("Events")
 		for _, e := range d.Events {
-			s.out.Println("  " + clock(e.At) + "  " + term.Pad(e.Kind, 8) + "  " + term.Clean(e.Message))
+			s.out.Println("  " + s.clock(e.At) + "  " + term.Pad(e.Kind, 8) + "  " + term.Clean(e.Message))
 		}
 	}
 	if len(d.Tree) > 0 {
@@ -108,7 +108,7 @@ func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 	add("cron restart", app.CronRestart, app.CronRestart != "")
 	add("watch & reload", strings.Join(app.Watch, ", "), i.Watching)
 	add("config file", fmt.Sprintf("%s:%d", app.File, app.Line), app.File != "")
-	add("created at", clock(i.Created), !i.Created.IsZero())
+	add("created at", s.clock(i.Created), !i.Created.IsZero())
 	for n := range rows {
 		rows[n][1] = term.Clean(rows[n][1])
 	}
@@ -132,7 +132,7 @@ func holding(i api.Instance) string {
 }
 
 func (s *session) printExit(e api.Exit) {
-	line := fmt.Sprintf("  %s  pid %d  %s after %s", clock(e.At), e.PID, term.Clean(e.Reason), term.Wait(e.Uptime.D()))
+	line := fmt.Sprintf("  %s  pid %d  %s after %s", s.clock(e.At), e.PID, term.Clean(e.Reason), term.Wait(e.Uptime.D()))
 	s.out.Println(line)
 	for _, l := range e.Tail {
 		s.out.Println("    " + s.out.Paint(streamColour(l.Stream), term.Clean(l.Text)))
@@ -180,4 +180,4 @@ func (s *session) pairs(rows [][2]string) {
 	}
 }
 
-func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+func (s *session) clock(t time.Time) string { return t.In(s.zone).Format("2006-01-02 15:04:05") }

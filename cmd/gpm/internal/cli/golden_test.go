@@ -112,10 +112,9 @@ func describe(env bool) *api.Description {
 }
 
 func TestDescription(t *testing.T) {
-	t.Setenv("TZ", "UTC")
-	time.Local = time.UTC
 	var out bytes.Buffer
 	s := newSession(Env{Stdout: &out, Stderr: io.Discard, Getwd: os.Getwd})
+	s.zone = time.UTC
 	s.printDescription(describe(true), true, noon)
 	golden(t, "testdata/golden/describe.txt", out.String())
 }

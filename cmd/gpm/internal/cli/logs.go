@@ -122,7 +122,7 @@ func (p *logPrinter) print(l api.LogLine) error {
 		if at.IsZero() {
 			at = time.Now()
 		}
-		text = at.Local().Format("2006-01-02T15:04:05") + " " + text
+		text = at.In(s.zone).Format("2006-01-02T15:04:05") + " " + text
 	}
 	who := term.Pad(strconv.Itoa(l.ID), p.id) + "|" + term.Pad(term.Clean(l.Name), p.name) + " | "
 	_, err := s.out.Write([]byte(s.out.Paint(colour, who) + text + "\n"))

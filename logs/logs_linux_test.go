@@ -63,8 +63,6 @@ func newPipe(t testing.TB) (Pipe, *os.File) {
 	return p, app
 }
 
-var src = Source{ID: 3, Name: "api", Instance: 1, Stream: "out"}
-
 // start reads a new pipe into f.
 func start(t testing.TB, b *Book, s Source, f File) (*Reader, *os.File) {
 	t.Helper()

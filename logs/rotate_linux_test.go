@@ -25,12 +25,62 @@ func old(t *testing.T, dir string) []string {
 	return names
 }
 
+// settled waits until the file at path is want, and into the next millisecond:
+// there is one rotation in each.
+func settled(t *testing.T, path, want string) {
+	t.Helper()
+	has(t, path, want)
+	now := time.Now().UnixMilli()
+	until(t, "the clock goes on", func() bool { return time.Now().UnixMilli() != now })
+}
+
 func TestRotationBySize(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "out.log")
 	r, app := start(t, newBook(t), src, File{Path: path, Rotation: Rotation{MaxSize: 50_000}})
 	var want bytes.Buffer
-	for i := range 40_000 {
+	for i := range 10 {
+		var part strings.Builder
+		for k := range 3000 {
+			fmt.Fprintf(&part, "line %d\n", i*3000+k)
+		}
+		want.WriteString(part.String())
+		write(t, app, part.String())
+		last := fmt.Sprintf("line %d\n", i*3000+2999)
+		until(t, "the part is written", func() bool { s, _ := os.ReadFile(path); return bytes.HasSuffix(s, []byte(last)) })
+		settled(t, path, content(t, path))
+	}
+	app.Close()
+	finish(t, r)
+	if got := history(t, path); !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("all files together have %d bytes, want %d", len(got), want.Len())
+	}
+	files := append(old(t, dir), path)
+	if len(files) < want.Len()/50_000 {
+		t.Errorf("only %d files for %d bytes", len(files), want.Len())
+	}
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := content(t, f)
+		if !strings.HasSuffix(text, "\n") || !strings.HasPrefix(text, "line ") || len(text) > 50_000 {
+			t.Errorf("%q does not have whole lines only, or too many: %d bytes", f, len(text))
+		}
+		if info.Mode().Perm()&0o137 != 0 {
+			t.Errorf("%q has mode %v", f, info.Mode())
+		}
+	}
+}
+
+// A flood through small files: whatever happens to their sizes, every line is in
+// one of them, and no rotation overwrites an older file.
+func TestRotationOfAFlood(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out.log")
+	r, app := start(t, newBook(t), src, File{Path: path, Rotation: Rotation{MaxSize: 1000}})
+	var want bytes.Buffer
+	for i := range 100_000 {
 		fmt.Fprintf(&want, "line %d\n", i)
 	}
 	write(t, app, want.String())
@@ -38,25 +88,6 @@ func TestRotationBySize(t *testing.T) {
 	finish(t, r)
 	if got := history(t, path); !bytes.Equal(got, want.Bytes()) {
 		t.Errorf("all files together have %d bytes, want %d", len(got), want.Len())
-	}
-	files := old(t, dir)
-	if len(files) < 3 {
-		t.Errorf("only %d rotated files", len(files))
-	}
-	for _, f := range append(files, path) {
-		info, err := os.Stat(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text := content(t, f)
-		// Two rotations within a millisecond would overwrite each other; then a
-		// file becomes longer, by batches.
-		if !strings.HasSuffix(text, "\n") || !strings.HasPrefix(text, "line ") {
-			t.Errorf("%q does not have whole lines only", f)
-		}
-		if info.Mode().Perm()&0o137 != 0 {
-			t.Errorf("%q has mode %v", f, info.Mode())
-		}
 	}
 }
 
@@ -67,7 +98,7 @@ func TestRotationKeepsACount(t *testing.T) {
 	for i := range 8 {
 		line := fmt.Sprintf("line %d...\n", i)
 		write(t, app, line)
-		has(t, path, line)
+		settled(t, path, line)
 	}
 	until(t, "3 rotated files are left", func() bool { return len(old(t, dir)) == 3 })
 	for i, f := range old(t, dir) {
@@ -85,7 +116,7 @@ func TestRotationCompresses(t *testing.T) {
 	r, app := start(t, newBook(t), src, File{Path: path, Rotation: Rotation{MaxSize: 10, Compress: true}})
 	for _, line := range []string{"first line\n", "second line\n", "third line\n"} {
 		write(t, app, line)
-		has(t, path, line)
+		settled(t, path, line)
 	}
 	until(t, "2 compressed files", func() bool {
 		files := old(t, dir)
@@ -123,7 +154,7 @@ func TestRotationByAge(t *testing.T) {
 	// 25 hours are 2 days.
 	r, app := start(t, newBook(t), src, File{Path: path, Rotation: Rotation{MaxSize: 10, MaxAge: 25 * time.Hour}})
 	write(t, app, "first line\n")
-	has(t, path, "first line\n")
+	settled(t, path, "first line\n")
 	write(t, app, "second line\n")
 	until(t, "the oldest file is gone", func() bool { _, err := os.Stat(gone); return os.IsNotExist(err) })
 	for _, p := range []string{kept, foreign} {
@@ -229,12 +260,12 @@ func TestRotationChanges(t *testing.T) {
 	b := newBook(t)
 	r1, app1 := start(t, b, src, File{Path: path})
 	write(t, app1, "one one one\n")
-	has(t, path, "one one one\n")
+	settled(t, path, "one one one\n")
 	r2, app2 := start(t, b, src, File{Path: path, Rotation: Rotation{MaxSize: 10}})
 	write(t, app2, "two two two\n")
-	has(t, path, "two two two\n")
+	settled(t, path, "two two two\n")
 	write(t, app1, "three\n")
-	has(t, path, "three\n")
+	settled(t, path, "three\n")
 	if n := len(old(t, dir)); n != 2 {
 		t.Errorf("%d rotated files, want 2", n)
 	}

@@ -3,7 +3,6 @@ package logs
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -116,27 +115,6 @@ func TestTenMegabytesInOneLine(t *testing.T) {
 			}
 		})
 	}
-}
-
-// message is the message of a JSON line, which must have the fields of one.
-func message(t *testing.T, line string) string {
-	t.Helper()
-	d := json.NewDecoder(strings.NewReader(line))
-	d.DisallowUnknownFields()
-	var v struct {
-		Message   *string `json:"message"`
-		Timestamp string  `json:"timestamp"`
-		Type      string  `json:"type"`
-		ID        *int    `json:"process_id"`
-		App       string  `json:"app_name"`
-	}
-	if err := d.Decode(&v); err != nil || d.More() {
-		t.Fatalf("line %.100q is not one JSON object: %v", line, err)
-	}
-	if v.Message == nil || v.ID == nil || *v.ID != src.ID || v.App != src.Name || v.Type != "out" || v.Timestamp == "" {
-		t.Fatalf("line %.200q lacks something", line)
-	}
-	return *v.Message
 }
 
 func TestJSONLines(t *testing.T) {
@@ -330,5 +308,36 @@ func TestTailOfAReaderIsBounded(t *testing.T) {
 	tail := r.Tail(100)
 	if len(tail) != ringLines || len(tail[ringLines-1].Text) != ringLine {
 		t.Errorf("%d lines, the last has %d bytes", len(tail), len(tail[len(tail)-1].Text))
+	}
+}
+
+// When everybody who held the read end has died, the process still holds the pipe.
+func TestReopen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out.log")
+	p, app := newPipe(t)
+	write(t, app, "in the pipe\n")
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var fd uintptr
+	if err := control(app, func(n int) error { fd = uintptr(n); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Reopen(fmt.Sprintf("/proc/self/fd/%d", fd), "again")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newBook(t).Read(src, p, File{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, app, "later\n")
+	app.Close()
+	finish(t, r)
+	if got := content(t, path); got != "in the pipe\nlater\n" {
+		t.Errorf("file has %q", got)
+	}
+	if _, err := Reopen(path, "no pipe"); err == nil {
+		t.Error("a file was taken for a pipe")
 	}
 }
