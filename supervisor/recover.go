@@ -111,7 +111,8 @@ func (in *instance) reattach(was InstanceRecord, survivors []Survivor) {
 // moments of the daemon before.
 func (in *instance) take(s Survivor, was InstanceRecord) (early []genFact) {
 	p := &process{app: in.app, gen: s.Gen}
-	p.known.Expected = in.listens
+	// That it has to listen is not asked of it: it may have, and the news died
+	// with the daemon. One that serves must not be killed for that.
 	if s.Gen > was.Gen { // ordered after the record was written, so somebody wanted it
 		in.gen, in.wanted = s.Gen, true
 	}

@@ -16,6 +16,9 @@ import (
 	"gpm/supervisor"
 )
 
+// retryWrite is how long a record waits that the disk refused.
+const retryWrite = time.Second
+
 // store keeps one record per app in home/state: temp file, fsync, rename. Its
 // goroutine (run) writes; Save and Forget only leave word, so that nobody who
 // decides waits for a disk.
@@ -72,19 +75,31 @@ func (s *store) put(app string, b []byte) {
 
 // run is the store's goroutine; it ends with stop.
 func (s *store) run(stop <-chan struct{}) {
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
 	for {
 		select {
 		case <-s.wake:
+		case <-retry.C:
 		case <-stop:
 			return
 		}
 		for s.writeOne() {
 		}
+		if s.left() > 0 {
+			retry.Reset(retryWrite)
+		}
 	}
 }
 
+func (s *store) left() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending)
+}
+
 // writeOne writes one pending record; false if there is none, or if the disk
-// refused it (it stays pending and is tried again with the next change).
+// refused it (it stays pending and is tried again soon).
 func (s *store) writeOne() bool {
 	s.mu.Lock()
 	var app string
@@ -133,6 +148,7 @@ func (s *store) writeOne() bool {
 func (s *store) Sync() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.problem = nil // of an earlier time
 	select {
 	case s.wake <- struct{}{}:
 	default:

@@ -158,6 +158,10 @@ func (d *tester) Terminate() {
 // Trapped holds each listener per tag and address.
 func (d *tester) Trapped(t *trap.Trap) {
 	defer t.Socket.Close()
+	if t.Address.Port() == 0 { // Go asks by such binds which kinds of IP there are
+		_ = d.link.Answer(t, trap.Continue())
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.traps = append(d.traps, *t)
@@ -184,7 +188,7 @@ func (d *tester) judge(t *trap.Trap) trap.Verdict {
 	if err := unix.SetsockoptInt(mine, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 		return trap.Continue()
 	}
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(t.Address.Port()), Addr: t.Address.Addr().Unmap().As4()}
+	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(t.Address.Port()), Addr: t.Address.Addr().As4()}
 	if err := unix.Bind(mine, sa); err != nil {
 		return trap.Errno(err.(syscall.Errno))
 	}
@@ -227,7 +231,7 @@ func (d *tester) listen(l net.Listener) {
 				errors.As(err, &a.Errno)
 			}
 			_ = json.NewEncoder(c).Encode(a)
-			if q.Op == "quit" || q.Op == "next" {
+			if a.Err == "" && (q.Op == "quit" || q.Op == "next") {
 				c.Close()
 				os.Exit(0)
 			}

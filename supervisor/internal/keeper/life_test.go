@@ -46,9 +46,9 @@ func TestProgramsTakeTurnsUntilOneIsReady(t *testing.T) {
 
 func TestADaemonThatDiesAtOnceIsStartedUntilItLives(t *testing.T) {
 	r := start(t, nil)
-	broken := filepath.Join(r.home, "broken")
+	broken, daemon := filepath.Join(r.home, "broken"), r.inventory().PID
 	write(t, broken, "")
-	kill(t, r.inventory().PID)
+	kill(t, daemon)
 	r.until("it was tried six times", func() bool { return r.logged("exit code 3") >= 6 })
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
@@ -147,9 +147,9 @@ func TestSIGTERMStopsEverything(t *testing.T) {
 
 func TestSIGTERMWithADeadDaemonIsPassedToTheNext(t *testing.T) {
 	r := start(t, nil)
-	broken := filepath.Join(r.home, "broken")
+	broken, daemon := filepath.Join(r.home, "broken"), r.inventory().PID
 	write(t, broken, "")
-	kill(t, r.inventory().PID)
+	kill(t, daemon)
 	r.until("the next ones die", func() bool { return r.logged("exit code 3") >= 2 })
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	if err := os.Remove(broken); err != nil {
