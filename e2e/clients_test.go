@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"gpm/bench/load"
 	"gpm/supervisor/api"
 )
 
@@ -166,4 +168,35 @@ func slay(t *testing.T, pids map[int]int) {
 			t.Fatalf("kill %d: %v", pid, err)
 		}
 	}
+}
+
+// requests is a load of short requests.
+func requests(port int, path string, rate float64) load.Options {
+	return load.Options{
+		Addr: fmt.Sprintf("127.0.0.1:%d", port), Request: load.Call{Path: path}, RequestRate: rate, Timeout: patience, Grace: patience,
+	}
+}
+
+// underLoad runs f while a load is sent, and returns the account of the load.
+func (g *gpm) underLoad(o load.Options, f func()) *load.Ledger {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	type outcome struct {
+		l   *load.Ledger
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() { // the load; ends after cancel and the units under way
+		l, err := load.Run(ctx, o)
+		done <- outcome{l, err}
+	}()
+	func() {
+		defer cancel() // also when f ends the test
+		f()
+	}()
+	r := <-done
+	if r.err != nil {
+		g.t.Fatal(r.err)
+	}
+	return r.l
 }

@@ -74,6 +74,7 @@ const (
 	doLeave trigger = "leave" // stop, then end the goroutine
 	doStay  trigger = "stay"  // do not leave after all
 	doReset trigger = "reset" // counters to zero
+	doSeen  trigger = "seen"  // nothing: the answer says that all before it was obeyed and shown
 )
 
 // Outcome is what became of a command for one instance.
@@ -157,6 +158,9 @@ func (in *instance) obey(c command) {
 	switch {
 	case c.do == doReset:
 		in.restarts, in.streak, in.created = 0, streak{}, time.Now()
+		c.reply <- in.outcome(true, "")
+		return
+	case c.do == doSeen:
 		c.reply <- in.outcome(true, "")
 		return
 	case c.do == doStay:

@@ -94,8 +94,14 @@ func (s *Supervisor) Start(ctx context.Context, specs []config.App, reload bool)
 
 // Begin is Start for a caller who does not wait: when it returns the apps are
 // in the list and on their way.
-func (s *Supervisor) Begin(specs []config.App, reload bool) {
-	s.begin(context.Background(), specs, reload)
+func (s *Supervisor) Begin(ctx context.Context, specs []config.App, reload bool) {
+	s.begin(ctx, specs, reload)
+	for i := range specs {
+		if a, isNew := s.enter(&specs[i]); a != nil && !isNew {
+			s.order(ctx, a, order{do: doSeen})()
+		}
+	}
+	s.do(func(*board) {}) // and shown
 }
 
 func (s *Supervisor) begin(ctx context.Context, specs []config.App, reload bool) (waits []func() []Outcome) {

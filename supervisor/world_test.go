@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type life struct {
 	spawn     time.Duration // how long the spawn takes
 	spawnErr  string
-	hang      bool // the spawn does not come back before the machine lets it
+	hang      bool // the spawn heeds no deadline; without a time of its own it waits for release
 	fast      bool // it ends before the news of its spawn
 	listens   time.Duration
 	tells     time.Duration
@@ -213,6 +213,7 @@ func (d *fakeDaemon) world() *World {
 			defer m.mu.Unlock()
 			if !d.dead {
 				m.released = append(m.released, fmt.Sprintf("%s-%d", app, index))
+				m.checkRelease(app, index)
 			}
 		},
 		Settled: func(app string, index, gen int) { m.settle(app, index, gen, d) },
@@ -311,10 +312,12 @@ func (d *fakeDaemon) launch(ctx context.Context, l Launch) (*Process, error) {
 	m.mu.Lock()
 	script := m.plan(l)
 	m.mu.Unlock()
-	if script.hang {
+	switch {
+	case script.hang && script.spawn == 0:
 		<-m.release
-	}
-	if script.spawn > 0 {
+	case script.hang:
+		<-time.After(script.spawn)
+	case script.spawn > 0:
 		select {
 		case <-time.After(script.spawn):
 		case <-ctx.Done():
@@ -462,12 +465,15 @@ func (p *fakeProc) end(code int, signal string) {
 
 func (p *fakeProc) say(f Fact) { p.inbox <- f }
 
-// pump brings what is said to the daemon that lives.
+// pump brings what is said to the daemon that lives, until the last words.
 func (p *fakeProc) pump() {
 	for {
 		select {
 		case f := <-p.inbox:
 			p.deliver(f)
+			if f.Kind == Tail || f.Kind == Ended && p.life.mumbles {
+				return
+			}
 		case <-p.m.off:
 			return
 		}
@@ -489,6 +495,18 @@ func (p *fakeProc) deliver(f Fact) {
 		select {
 		case <-p.attached:
 		case <-p.m.off:
+			return
+		}
+	}
+}
+
+// checkRelease: nobody's listeners are closed under the newest process.
+func (m *machine) checkRelease(app string, index int) {
+	for _, p := range slices.Backward(m.procs) {
+		if p.l.App.Name == app && p.l.Index == index {
+			if p.alive && len(p.signals) == 0 {
+				m.t.Errorf("the listeners of %s-%d are closed, but pid %d serves", app, index, p.pid)
+			}
 			return
 		}
 	}

@@ -107,7 +107,7 @@ func (d *daemon) start(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := acting(r)
 	defer cancel()
 	if req.NoWait {
-		d.brain.Begin(req.Apps, req.Reload)
+		d.brain.Begin(ctx, req.Apps, req.Reload)
 		d.done(w)(nil, nil)
 		return
 	}

@@ -30,6 +30,8 @@ type store struct {
 	pending map[string][]byte // by app name; nil: remove
 	written map[string][]byte
 	problem error // of the last write
+	busy    bool  // a record is on its way to the disk
+	ended   bool  // run has returned
 	wake    chan struct{}
 	idle    *sync.Cond // signalled when pending became empty
 }
@@ -82,6 +84,10 @@ func (s *store) run(stop <-chan struct{}) {
 		case <-s.wake:
 		case <-retry.C:
 		case <-stop:
+			s.mu.Lock()
+			s.ended = true // from here on Sync writes by itself
+			s.idle.Broadcast()
+			s.mu.Unlock()
 			return
 		}
 		for s.writeOne() {
@@ -115,6 +121,7 @@ func (s *store) writeOne() bool {
 		return false
 	}
 	delete(s.pending, app)
+	s.busy = true
 	s.mu.Unlock()
 
 	var err error
@@ -128,7 +135,7 @@ func (s *store) writeOne() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.problem = err
+	s.problem, s.busy = err, false
 	if err != nil {
 		s.log.Error("write record", "app", app, "error", err)
 		if _, newer := s.pending[app]; !newer {
@@ -141,6 +148,7 @@ func (s *store) writeOne() bool {
 	if b == nil {
 		delete(s.written, app)
 	}
+	s.idle.Broadcast()
 	return true
 }
 
@@ -153,7 +161,13 @@ func (s *store) Sync() error {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	for len(s.pending) > 0 && s.problem == nil {
+	for (len(s.pending) > 0 || s.busy) && s.problem == nil {
+		if s.ended && !s.busy {
+			s.mu.Unlock()
+			s.writeOne()
+			s.mu.Lock()
+			continue
+		}
 		s.idle.Wait()
 	}
 	return s.problem

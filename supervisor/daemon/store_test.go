@@ -189,3 +189,22 @@ func TestDescribeHidesValues(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+// The daemon's last word comes after its goroutines have ended.
+func TestSyncWritesAfterTheEnd(t *testing.T) {
+	s, err := openStore(filepath.Join(t.TempDir(), "state"), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	close(stop)
+	s.run(stop)
+	s.Save(record("web", 1))
+	s.Save(record("api", 1))
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := s.Load(); len(got) != 2 {
+		t.Fatalf("records %v", got)
+	}
+}

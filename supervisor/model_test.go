@@ -1,0 +1,280 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gpm/config"
+)
+
+// TestModel lets chance command and kill for hours. What must hold at every
+// moment the machine checks (checkRecord, checkPlace, checkRelease) or step
+// does; what must hold in the end rest does.
+func TestModel(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			bubble(t, func(m *machine) {
+				g := &game{machine: m, rand: rand.New(rand.NewPCG(seed, 1)), alone: runtime.NumGoroutine()}
+				m.build = func(ctx context.Context) error {
+					select {
+					case <-time.After(time.Minute):
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				m.willBy(func(Launch) life { return g.anyLife() })
+				for range 250 {
+					g.step()
+				}
+				g.rest()
+			})
+		})
+	}
+}
+
+type game struct {
+	*machine
+	rand  *rand.Rand
+	alone int // goroutines with a supervisor that has no apps
+	calls []call
+}
+
+type call struct {
+	pending
+	what  string
+	since time.Time
+}
+
+var names = []string{"a", "b", "c"}
+
+func (g *game) anyLife() life {
+	ms := func(most int) time.Duration { return time.Duration(1+g.rand.IntN(most)) * time.Millisecond }
+	l := life{listens: ms(3000), dies: ms(4000)}
+	switch g.rand.IntN(16) {
+	case 0:
+		l = crasher
+	case 1:
+		l.exits, l.code = ms(60000), g.rand.IntN(3)
+	case 2:
+		l.deaf = true
+	case 3:
+		l.listens = 0
+	case 4:
+		l.tells = ms(9000)
+	case 5:
+		l.spawn = ms(30000)
+	case 6:
+		l.spawnErr = "no such file"
+	case 7:
+		l = life{fast: true, code: 1}
+	case 8:
+		l.mumbles = true
+	case 9:
+		if g.rand.IntN(3) == 0 {
+			l.immortal = true
+		}
+	case 10:
+		if g.rand.IntN(3) == 0 {
+			l.hang, l.spawn = true, 90*time.Second
+		}
+	}
+	return l
+}
+
+func (g *game) anyApp() config.App {
+	app := webApp(names[g.rand.IntN(len(names))], 1+g.rand.IntN(4))
+	app.MaxRestarts = g.rand.IntN(6)
+	app.WaitReady = g.rand.IntN(6) == 0
+	app.Autorestart = g.rand.IntN(8) != 0
+	if g.rand.IntN(4) == 0 {
+		app.StopExitCodes = []int{0}
+	}
+	if g.rand.IntN(3) == 0 {
+		app.Watch = []string{"/srv"}
+	}
+	if g.rand.IntN(3) == 0 {
+		app.Build = "make"
+	}
+	if g.rand.IntN(4) == 0 {
+		app.CronRestart = "*/7 * * * *"
+	}
+	app.MaxMemory = 100
+	return app
+}
+
+func (g *game) anyTarget() string {
+	name := names[g.rand.IntN(len(names))]
+	switch g.rand.IntN(5) {
+	case 0:
+		return "all"
+	case 1:
+		return fmt.Sprintf("%s-%d", name, g.rand.IntN(4))
+	}
+	return name
+}
+
+// call gives a verb in the background; sometimes the caller leaves early.
+func (g *game) call(what string, f func(context.Context)) {
+	ctx, cancel := g.t.Context(), context.CancelFunc(func() {})
+	if g.rand.IntN(5) == 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(g.rand.IntN(5000))*time.Millisecond)
+	}
+	c := call{pending{g.machine, make(chan []Outcome, 1)}, what, time.Now()}
+	go func() {
+		defer cancel()
+		f(ctx)
+		c.c <- nil
+	}()
+	g.calls = append(g.calls, c)
+}
+
+func (g *game) step() {
+	s := g.sup()
+	switch n := g.rand.IntN(24); n {
+	case 0, 1, 2:
+		app, reload := g.anyApp(), g.rand.IntN(2) == 0
+		g.call("start "+app.Name, func(ctx context.Context) { s.Start(ctx, []config.App{app}, reload) })
+	case 3, 4, 5, 6, 7, 8, 9, 10:
+		v := []Verb{Stop, Start, Restart, Reload, Reload, Reload, Reset, Stop}[n-3]
+		target := g.anyTarget()
+		g.call(string(v)+" "+target, func(ctx context.Context) { _, _ = s.Act(ctx, v, []string{target}, nil) })
+	case 11, 12:
+		target, count := names[g.rand.IntN(len(names))], []string{"1", "2", "4", "+1", "-1"}[g.rand.IntN(5)]
+		g.call("scale "+target+" "+count, func(ctx context.Context) { _, _ = s.Scale(ctx, target, count) })
+	case 13:
+		if g.rand.IntN(4) == 0 {
+			target := names[g.rand.IntN(len(names))]
+			g.call("delete "+target, func(ctx context.Context) { _, _ = s.Act(ctx, Delete, []string{target}, nil) })
+		}
+	case 14, 15, 16:
+		g.killOne()
+	case 17:
+		g.mu.Lock()
+		f := g.watched[names[g.rand.IntN(len(names))]]
+		g.mu.Unlock()
+		if f != nil {
+			f([]string{"x"})
+		}
+	case 18:
+		s.Measured(map[int]Usage{g.rand.IntN(8): {Memory: 200}})
+	case 19:
+		if g.rand.IntN(5) == 0 {
+			g.successor()
+		}
+	case 20:
+		if g.rand.IntN(20) == 0 {
+			g.reboot()
+		}
+	}
+	<-time.After(time.Duration(g.rand.ExpFloat64() * float64(20*time.Second)))
+	synctest.Wait()
+	g.check()
+}
+
+func (g *game) killOne() {
+	g.mu.Lock()
+	var live []*fakeProc
+	for _, p := range g.procs {
+		if p.alive && !p.life.fast {
+			live = append(live, p)
+		}
+	}
+	g.mu.Unlock()
+	if len(live) > 0 {
+		select {
+		case live[g.rand.IntN(len(live))].sigs <- "SIGKILL":
+		default:
+		}
+	}
+}
+
+// check: everybody is answered in time, and what is shown is what is.
+func (g *game) check() {
+	g.t.Helper()
+	left := g.calls[:0]
+	for _, c := range g.calls {
+		if !c.open() {
+			continue
+		}
+		if age := time.Since(c.since); age > 30*time.Minute {
+			g.t.Fatalf("%s: no answer for %s", c.what, age)
+		}
+		left = append(left, c)
+	}
+	g.calls = left
+	for _, s := range g.sup().List() {
+		gens := g.alive(s.App.Name, s.Index)
+		if s.State == Stopped && len(gens) > 0 {
+			g.t.Fatalf("%s-%d is called stopped, but generations %v live", s.App.Name, s.Index, gens)
+		}
+		current := 0
+		for _, p := range s.Procs {
+			if p.Role == Current {
+				current++
+			}
+		}
+		if current > 1 || s.State == Online && current != 1 || (s.State == Waiting || s.State == Stopped || s.State == Errored) && current != 0 {
+			g.t.Fatalf("%s-%d is %s with processes %+v", s.App.Name, s.Index, s.State, s.Procs)
+		}
+		if s.State == Waiting && time.Until(s.NextTry) < 0 {
+			g.t.Fatalf("%s-%d waits for a time that has passed", s.App.Name, s.Index)
+		}
+	}
+}
+
+// rest: when the world behaves again, everything can be had again, and nothing
+// is left over.
+func (g *game) rest() {
+	g.will(server)
+	g.mu.Lock()
+	for _, p := range g.procs {
+		p.life.immortal, p.life.deaf = false, false
+	}
+	g.mu.Unlock()
+	pass(time.Hour)
+	g.check()
+	if len(g.calls) > 0 {
+		g.t.Fatalf("%s: no answer", g.calls[0].what)
+	}
+	if len(g.sup().List()) == 0 {
+		g.start(webApp("a", 1))
+	}
+	all := g.sup().List()
+	for _, s := range all {
+		app := webApp(s.App.Name, s.App.Instances)
+		allOK(g.t, g.start(app), s.App.Instances)
+	}
+	pass(time.Minute)
+	for _, s := range g.sup().List() {
+		if gens := g.alive(s.App.Name, s.Index); s.State != Online || len(gens) != 1 || gens[0] != s.Gen {
+			g.t.Fatalf("%s-%d is %s, generation %d; %v live", s.App.Name, s.Index, s.State, s.Gen, gens)
+		}
+	}
+	g.act(Stop, "all")
+	pass(time.Minute)
+	apps, places := map[string]bool{}, 0
+	for _, s := range g.sup().List() {
+		apps[s.App.Name] = true
+		places++
+	}
+	if n, want := runtime.NumGoroutine(), g.alone+len(apps)+places; n != want {
+		buf := make([]byte, 1<<20)
+		g.t.Errorf("%d goroutines, want %d\n%s", n, want, buf[:runtime.Stack(buf, true)])
+	}
+	for _, s := range g.sup().List() {
+		if s.State == Stopped {
+			continue
+		}
+		g.t.Errorf("%s-%d is %s after stop all", s.App.Name, s.Index, s.State)
+	}
+	g.act(Delete, "all")
+	if len(g.disk) != 0 || len(g.sup().List()) != 0 {
+		g.t.Errorf("left: %v on disk, %v", len(g.disk), g.sup().List())
+	}
+}
