@@ -66,6 +66,7 @@ type gpm struct {
 	home string
 	dir  string // working folder of its commands
 	env  []string
+	as   *syscall.Credential // who runs its commands; nil: the test's own user
 }
 
 // newGPM makes a home. Homes have short paths: a unix socket's may have 107
@@ -80,6 +81,7 @@ func newGPM(t *testing.T) *gpm {
 	g.env = append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GPM_") }), "GPM_HOME="+home, "NO_COLOR=1")
 	t.Cleanup(func() {
 		keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
+		g.dir = home // the test's own folder may be gone
 		g.run("kill")
 		for _, pid := range []int{keeper, daemon} {
 			if pid > 0 {
@@ -116,6 +118,9 @@ func (g *gpm) finish(c *exec.Cmd) output {
 	g.t.Helper()
 	var out, errs bytes.Buffer
 	c.Dir, c.Env, c.Stdout, c.Stderr = g.dir, g.env, &out, &errs
+	if g.as != nil {
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: g.as}
+	}
 	err := c.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

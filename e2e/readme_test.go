@@ -62,7 +62,7 @@ func TestTheNodeExampleOfTheReadme(t *testing.T) {
 		touch(t, filepath.Join(g.dir, "app.js"))
 		g.until("every instance has been replaced", func() bool {
 			return !slices.ContainsFunc(g.list(), func(in api.Instance) bool {
-				return in.Generation != round+1 || in.Status != api.Online || in.Draining > 0
+				return in.Restarts != round || in.Status != api.Online || in.Draining > 0
 			})
 		})
 		if err := reachable(port); err != nil {
@@ -71,8 +71,8 @@ func TestTheNodeExampleOfTheReadme(t *testing.T) {
 	}
 	var changes []string
 	for _, d := range g.describe("node-server") {
-		if d.Restarts != 3 {
-			t.Errorf("instance %d was replaced %d times in 3 rounds", d.Instance.Instance, d.Restarts)
+		if d.Restarts != 3 || d.Generation != 4 {
+			t.Errorf("instance %d was replaced %d times in 3 rounds, generation %d", d.Instance.Instance, d.Restarts, d.Generation)
 		}
 		for _, e := range d.Events {
 			if e.Kind == "watch" && !slices.Contains(changes, e.Message) {

@@ -36,8 +36,6 @@ func (in *instance) promote() {
 	in.event("online", fmt.Sprintf("online, pid %d, in place of pid %d", in.cur.pid(), was.pid()))
 	in.old = append(in.old, was)
 	in.alarms.forget(was.gen)
-	in.waiters = append(in.waiters, waiter{want: Online, reply: in.cur.waiting})
-	in.cur.waiting = nil
 
 	// The old one is told to end when this is on record: a daemon that dies
 	// between the two must not leave one that takes the old one for the current
@@ -69,8 +67,6 @@ func (in *instance) retire(gen int) {
 func (in *instance) inherit() {
 	in.succeed()
 	in.become(Launching, in.died.Sentence())
-	in.waiters = append(in.waiters, waiter{want: Online, reply: in.cur.waiting})
-	in.cur.waiting = nil
 }
 
 // succeed makes the candidate the current process, and its spec the instance's.
@@ -79,6 +75,10 @@ func (in *instance) succeed() {
 	in.adopt(in.cur.app)
 	in.listens = in.listens || in.cur.known.Listening
 	in.restarts++
+	if in.cur.waiting != nil {
+		in.waiters = append(in.waiters, waiter{want: Online, reply: in.cur.waiting})
+		in.cur.waiting = nil
+	}
 }
 
 // dropCandidate ends a candidate that failed or is not wanted any more.

@@ -28,7 +28,9 @@ func TestModel(t *testing.T) {
 						return ctx.Err()
 					}
 				}
-				m.willBy(func(Launch) life { return g.anyLife() })
+				m.willBy(func(l Launch) life { // of its own chance: launches may be simultaneous
+					return anyLife(rand.New(rand.NewPCG(seed, uint64(l.ID)<<32+uint64(l.Index)<<24+uint64(l.Gen))))
+				})
 				for range 250 {
 					g.step()
 				}
@@ -53,14 +55,14 @@ type call struct {
 
 var names = []string{"a", "b", "c"}
 
-func (g *game) anyLife() life {
-	ms := func(most int) time.Duration { return time.Duration(1+g.rand.IntN(most)) * time.Millisecond }
+func anyLife(r *rand.Rand) life {
+	ms := func(most int) time.Duration { return time.Duration(1+r.IntN(most)) * time.Millisecond }
 	l := life{listens: ms(3000), dies: ms(4000)}
-	switch g.rand.IntN(16) {
+	switch r.IntN(16) {
 	case 0:
 		l = crasher
 	case 1:
-		l.exits, l.code = ms(60000), g.rand.IntN(3)
+		l.exits, l.code = ms(60000), r.IntN(3)
 	case 2:
 		l.deaf = true
 	case 3:
@@ -76,11 +78,11 @@ func (g *game) anyLife() life {
 	case 8:
 		l.mumbles = true
 	case 9:
-		if g.rand.IntN(3) == 0 {
+		if r.IntN(3) == 0 {
 			l.immortal = true
 		}
 	case 10:
-		if g.rand.IntN(3) == 0 {
+		if r.IntN(3) == 0 {
 			l.hang, l.spawn = true, 90*time.Second
 		}
 	}
@@ -203,7 +205,7 @@ func (g *game) check() {
 			continue
 		}
 		if age := time.Since(c.since); age > 30*time.Minute {
-			g.t.Fatalf("%s: no answer for %s", c.what, age)
+			g.t.Fatalf("%s: no answer for %s\n%s", c.what, age, g.report())
 		}
 		left = append(left, c)
 	}
@@ -226,6 +228,20 @@ func (g *game) check() {
 			g.t.Fatalf("%s-%d waits for a time that has passed", s.App.Name, s.Index)
 		}
 	}
+}
+
+// report is what to look at when a game is lost.
+func (g *game) report() (r string) {
+	for _, s := range g.sup().List() {
+		r += fmt.Sprintf("%s-%d %s (%s) gen %d alive %v\n", s.App.Name, s.Index, s.State, s.Reason, s.Gen, g.alive(s.App.Name, s.Index))
+	}
+	for _, name := range names {
+		e := g.events(name)
+		for _, line := range e[max(0, len(e)-15):] {
+			r += name + " " + line + "\n"
+		}
+	}
+	return r
 }
 
 // rest: when the world behaves again, everything can be had again, and nothing

@@ -257,11 +257,10 @@ func (in *instance) lost(p *process) {
 		in.event("stop", why)
 	}
 	p.stuck = true
-	in.giveUp(why, func(w waiter) bool { return holdsUp && w.out == nil || w.gen == p.gen && w.out != nil })
-	if p.waiting != nil {
-		p.waiting <- in.outcome(false, why)
-		p.waiting = nil
+	if p == in.next {
+		in.dropCandidate(why) // what was called failed must not become current later
 	}
+	in.giveUp(why, func(w waiter) bool { return holdsUp && w.out == nil || w.gen == p.gen && w.out != nil })
 	if p.p == nil {
 		in.alarms.set(alarmLost, p.gen, spawnDeadline)
 		return

@@ -70,7 +70,7 @@ func (in *instance) giveUp(reason string, which func(waiter) bool) {
 			return false
 		}
 		out := in.outcome(false, reason)
-		if w.out != nil {
+		if w.out != nil && w.out.Reason != reason {
 			out.Reason = w.out.Reason + "; " + reason
 		}
 		w.reply <- out

@@ -154,6 +154,7 @@ func (m *machine) crash() {
 	m.mu.Lock()
 	d.dead = true
 	clear(m.staged)
+	clear(m.watched)
 	for _, p := range m.procs {
 		if p.report != nil { // whatever the old daemon's goroutines wait for
 			go p.report(Fact{Kind: Ended, Exit: Exit{At: time.Now(), Drained: true}})
@@ -198,7 +199,9 @@ func (m *machine) end() {
 			}
 		}
 	}
-	m.sup().Shutdown(m.t.Context(), true)
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Hour)
+	defer cancel()
+	m.sup().Shutdown(ctx, true)
 	m.sup().Close()
 	close(m.off)
 	synctest.Wait()

@@ -162,6 +162,11 @@ func (h *hands) prepare(p *process, l supervisor.Launch) (s keeper.Spawn, cleanu
 		p.pipes[stream] = pipe
 		temporary = append(temporary, end)
 		files[i+1] = end
+		if u != nil { // else it cannot open /dev/stdout, where many programs log to
+			if err := end.Chown(int(u.cred.UID), int(u.cred.GID)); err != nil {
+				return s, cleanup, fmt.Errorf("give log pipe of %q to user %d: %w", l.App.Name, u.cred.UID, err)
+			}
+		}
 		if err := h.keep(p.log(stream), pipe); err != nil {
 			return s, cleanup, err
 		}

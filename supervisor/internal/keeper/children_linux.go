@@ -48,15 +48,22 @@ type result struct {
 	err error
 }
 
+// installed is what became of the filter.
+type installed struct {
+	notify     int
+	noNewPrivs bool
+	err        error
+}
+
 // newSpawner starts a goroutine, for the life of the keeper, on a thread of its
 // own that has install run on it. It never unlocks the thread: Go then clones no
 // other thread from it (runtime.newm), and ends it if install fails.
-func newSpawner(install func() (int, bool, error)) (s *spawner, notify int, noNewPrivs bool, err error) {
-	orders, installed := make(chan order), make(chan struct{})
+func newSpawner(install func() (int, bool, error)) (*spawner, installed) {
+	orders, ready := make(chan order), make(chan installed, 1)
 	go func() {
 		runtime.LockOSThread()
-		notify, noNewPrivs, err = install()
-		close(installed)
+		fd, noNewPrivs, err := install()
+		ready <- installed{fd, noNewPrivs, err}
 		if err != nil {
 			return
 		}
@@ -65,10 +72,7 @@ func newSpawner(install func() (int, bool, error)) (s *spawner, notify int, noNe
 			o.result <- result{pid, err}
 		}
 	}()
-	if <-installed; err != nil {
-		return nil, -1, false, err
-	}
-	return &spawner{orders}, notify, noNewPrivs, nil
+	return &spawner{orders}, <-ready
 }
 
 func (s *spawner) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {

@@ -70,7 +70,8 @@ func launch(t testing.TB, home string, change func(*exec.Cmd)) *rig {
 	r := &rig{t: t, home: home}
 	r.cmd = exec.Command(self(), "keeper")
 	r.cmd.Args[0] = "gpm"
-	r.cmd.Env = append(os.Environ(), envHome+"="+home)
+	// The race detector would keep each process a second at its end.
+	r.cmd.Env = append(os.Environ(), envHome+"="+home, "GORACE=atexit_sleep_ms=0")
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if change != nil {
 		change(r.cmd)
@@ -102,17 +103,30 @@ func launch(t testing.TB, home string, change func(*exec.Cmd)) *rig {
 func start(t testing.TB, change func(*exec.Cmd)) *rig {
 	t.Helper()
 	r := launch(t, t.TempDir(), change)
+	t.Cleanup(func() {
+		r.end()
+		log, _ := os.ReadFile(filepath.Join(r.home, logName))
+		for _, bad := range []string{"DATA RACE", "a bug in gpm", "panic:"} {
+			if strings.Contains(string(log), bad) {
+				t.Errorf("gpm.log says %q", bad)
+			}
+		}
+		if t.Failed() {
+			t.Logf("gpm.log:\n%s", log)
+		}
+	})
 	if r.stderr != "" {
 		t.Fatalf("the keeper says: %s", r.stderr)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(r.home, logName))
-			t.Logf("gpm.log:\n%s", log)
-		}
-		r.end()
-	})
 	return r
+}
+
+// wait waits for the keeper's end and returns its exit code.
+func (r *rig) wait() int {
+	limit := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
+	defer limit.Stop()
+	_ = r.cmd.Wait()
+	return r.cmd.ProcessState.ExitCode()
 }
 
 // end kills what runs, has the keeper quit, and waits for it.
@@ -132,7 +146,9 @@ func (r *rig) end() {
 		}
 		r.until("the keeper has ended", func() bool { _, ok := Running(r.home); return !ok })
 	}
-	_ = r.cmd.Wait()
+	if r.cmd.ProcessState == nil {
+		r.wait()
+	}
 }
 
 // until waits for a condition.
@@ -217,10 +233,15 @@ func (r *rig) killDaemon() reply {
 	r.t.Helper()
 	before := r.inventory()
 	kill(r.t, before.PID)
-	after := r.inventory()
-	if after.PID == before.PID {
-		r.t.Fatalf("the killed daemon %d answers", before.PID)
-	}
+	return r.daemonAfter(before)
+}
+
+// daemonAfter waits until another daemon answers.
+func (r *rig) daemonAfter(before reply) (after reply) {
+	r.t.Helper()
+	r.until("another daemon answers", func() bool {
+		return r.try(request{Op: "inventory"}, &after) == nil && after.PID != before.PID
+	})
 	return after
 }
 

@@ -294,8 +294,8 @@ func TestOfFiveKeepersOneWins(t *testing.T) {
 			winner = r
 			continue
 		}
-		if err := r.cmd.Wait(); r.cmd.ProcessState.ExitCode() != ExitBusy {
-			t.Errorf("a loser ends with %v", err)
+		if code := r.wait(); code != ExitBusy {
+			t.Errorf("a loser ends with %d", code)
 		}
 		if !strings.Contains(r.stderr, "another keeper has it") {
 			t.Errorf("a loser says %q", r.stderr)
@@ -306,7 +306,7 @@ func TestOfFiveKeepersOneWins(t *testing.T) {
 	}
 	defer winner.end()
 	late := launch(t, home, nil)
-	_ = late.cmd.Wait()
+	late.wait()
 	if want := fmt.Sprintf("gpm: use home %q: another keeper has it, pid %d\n", home, winner.cmd.Process.Pid); late.stderr != want {
 		t.Errorf("got %q, want %q", late.stderr, want)
 	}
@@ -361,8 +361,7 @@ func TestWhatKeepsTheKeeperFromStartingIsSaid(t *testing.T) {
 		t.TempDir() + "/" + strings.Repeat("x", 90): "choose a shorter GPM_HOME",
 	} {
 		r := launch(t, home, nil)
-		_ = r.cmd.Wait()
-		if code := r.cmd.ProcessState.ExitCode(); code != ExitFailed || !strings.Contains(r.stderr, want) || strings.Count(r.stderr, "\n") != 1 {
+		if code := r.wait(); code != ExitFailed || !strings.Contains(r.stderr, want) || strings.Count(r.stderr, "\n") != 1 {
 			t.Errorf("%q: code %d, %q; want 1 and %q", home, code, r.stderr, want)
 		}
 	}
@@ -373,8 +372,7 @@ func TestAHomeOfSomebodyElseIsRefused(t *testing.T) {
 		t.Skip("needs root to run as another user")
 	}
 	r := launch(t, publicDir(t), asNobody(t))
-	_ = r.cmd.Wait()
-	if code := r.cmd.ProcessState.ExitCode(); code != ExitFailed || !strings.Contains(r.stderr, "cannot write into it") {
+	if code := r.wait(); code != ExitFailed || !strings.Contains(r.stderr, "cannot write into it") {
 		t.Errorf("code %d, %q", code, r.stderr)
 	}
 }

@@ -66,8 +66,8 @@ func TestTheNextDaemonIsTheOneNamed(t *testing.T) {
 	r := start(t, nil)
 	next := filepath.Join(t.TempDir(), "gpm-2")
 	copyFile(t, self(), next)
-	r.must(request{Op: "next", Name: next})
-	if inv := r.inventory(); inv.Inv.Exe != next {
+	before := r.must(request{Op: "next", Name: next})
+	if inv := r.daemonAfter(before); inv.Inv.Exe != next {
 		t.Errorf("the next daemon is %q, want %q", inv.Inv.Exe, next)
 	}
 	if inv := r.killDaemon(); inv.Inv.Exe != next {
@@ -94,8 +94,8 @@ func TestABrokenUpdateIsTakenBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.must(request{Op: "next", Name: next})
-			inv := r.inventory()
-			if inv.PID == before.PID || inv.Inv.Exe == next || len(inv.Children) != 1 || inv.Children[0] != c {
+			inv := r.daemonAfter(before)
+			if inv.Inv.Exe == next || len(inv.Children) != 1 || inv.Children[0] != c {
 				t.Errorf("got %+v", inv)
 			}
 			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", inv.PID))
@@ -134,8 +134,8 @@ func TestSIGTERMStopsEverything(t *testing.T) {
 	for range 2 { // the second changes nothing
 		_ = r.cmd.Process.Signal(syscall.SIGTERM)
 	}
-	if err := r.cmd.Wait(); err != nil {
-		t.Errorf("the keeper ends with %v", err)
+	if code := r.wait(); code != ExitOK {
+		t.Errorf("the keeper ends with %d", code)
 	}
 	if s := status(c.PID, "State"); s != "" && !strings.HasPrefix(s, "Z") {
 		t.Errorf("the app is %q", s)
@@ -155,8 +155,8 @@ func TestSIGTERMWithADeadDaemonIsPassedToTheNext(t *testing.T) {
 	if err := os.Remove(broken); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.cmd.Wait(); err != nil {
-		t.Errorf("the keeper ends with %v", err)
+	if code := r.wait(); code != ExitOK {
+		t.Errorf("the keeper ends with %d", code)
 	}
 }
 
@@ -166,8 +166,7 @@ func TestADaemonThatDoesNotStopIsLeft(t *testing.T) {
 	daemon := r.inventory().PID
 	write(t, filepath.Join(r.home, "deaf"), "")
 	_ = r.cmd.Process.Signal(syscall.SIGTERM)
-	_ = r.cmd.Wait()
-	if code := r.cmd.ProcessState.ExitCode(); code != ExitFailed {
+	if code := r.wait(); code != ExitFailed {
 		t.Errorf("the keeper ends with %d", code)
 	}
 	if s := status(c.PID, "State"); !strings.HasPrefix(s, "S") {
@@ -216,8 +215,8 @@ func TestInTheForegroundStderrStaysAndSystemdIsTold(t *testing.T) {
 	if got := told(); got != "STOPPING=1" {
 		t.Errorf("systemd is told %q", got)
 	}
-	if err := r.cmd.Wait(); err != nil {
-		t.Errorf("the keeper ends with %v", err)
+	if code := r.wait(); code != ExitOK {
+		t.Errorf("the keeper ends with %d", code)
 	}
 	if b, _ := os.ReadFile(stderr.Name()); !strings.Contains(string(b), "the daemon (pid") {
 		t.Errorf("stderr holds %q", b)

@@ -260,15 +260,16 @@ func (k *keeper) logf(format string, args ...any) {
 
 // holdFiltered makes the filtered thread, or notes why there is none.
 func (k *keeper) holdFiltered() {
-	var fd int
-	var err error
 	if os.Getenv(envNoHold) != "" {
 		k.hold = envNoHold + " is set"
 		return
 	}
-	if k.filtered, fd, k.noNewPrivs, err = newSpawner(trap.Install); err != nil {
-		k.hold = err.Error()
+	s, filter := newSpawner(trap.Install)
+	k.noNewPrivs = filter.noNewPrivs
+	if filter.err != nil {
+		k.hold = filter.err.Error()
 		return
 	}
-	k.addFilter(fd)
+	k.filtered = s
+	k.addFilter(filter.notify)
 }

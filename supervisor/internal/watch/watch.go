@@ -173,12 +173,12 @@ func (w *Watcher) offer(timer *time.Timer) (chan<- Change, Change) {
 }
 
 // event takes one event of the kernel. Chmod alone does not count: backups and
-// readers change attributes.
+// readers change attributes. A touch does: people reload by it.
 func (w *Watcher) event(e fsnotify.Event) {
 	if e.Has(fsnotify.Remove) || e.Has(fsnotify.Rename) {
 		w.forget(e.Name)
 	}
-	if e.Op == fsnotify.Chmod {
+	if e.Op == fsnotify.Chmod && !touched(e.Name) {
 		return
 	}
 	for _, b := range w.bases {

@@ -108,6 +108,16 @@ func TestOneChangeForManyFiles(t *testing.T) {
 	only(t, root, w, "marker", "app.js", "lib/a.js", "lib/new.js")
 }
 
+func TestATouchCounts(t *testing.T) {
+	root, w := watched(t, Options{})
+	past := time.Now().Add(-time.Hour)
+	must(t, os.Chtimes(filepath.Join(root, "app.js"), past, past)) // a backup that restores times
+	only(t, root, w, "marker")
+	now := time.Now()
+	must(t, os.Chtimes(filepath.Join(root, "app.js"), now, now))
+	only(t, root, w, "marker2", "app.js")
+}
+
 func TestRemovedFilesCount(t *testing.T) {
 	root, w := watched(t, Options{})
 	must(t, os.Remove(filepath.Join(root, "lib/a.js")))
@@ -126,7 +136,8 @@ func TestWhatDoesNotCount(t *testing.T) {
 	} {
 		write(t, filepath.Join(root, f))
 	}
-	must(t, os.Chmod(filepath.Join(root, "app.js"), 0o600))
+	past := time.Now().Add(-time.Minute) // written before, not in this millisecond
+	must(t, os.Chtimes(filepath.Join(root, "app.js"), past, past), os.Chmod(filepath.Join(root, "app.js"), 0o600))
 	must(t, os.Mkdir(filepath.Join(root, "empty"), 0o755))
 	write(t, filepath.Join(root, "logs/other.log"))
 	only(t, root, w, "marker", "logs/other.log")

@@ -44,6 +44,17 @@ func (s *session) ensureDaemon(ctx context.Context) error {
 	return s.awaitDaemon(ctx, keeper)
 }
 
+// recall starts a daemon if an earlier one left apps on record and is gone (a
+// reboot, or daemon and keeper were both killed): only a daemon can tell what
+// of them still lives. It tells whether it did.
+func (s *session) recall(ctx context.Context) (bool, error) {
+	records, err := filepath.Glob(filepath.Join(s.home, "state", "*.json"))
+	if err != nil || len(records) == 0 {
+		return false, nil
+	}
+	return true, s.ensureDaemon(ctx)
+}
+
 // spawnKeeper starts a keeper that outlives this process, and reads its stderr
 // until it closes it: ready, or dead after it said why. The channel gets the
 // error of a keeper that ends without having become one.

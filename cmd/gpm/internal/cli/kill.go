@@ -22,6 +22,15 @@ func (s *session) kill() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			r, err := s.client.Kill(ctx)
+			if errors.Is(err, api.ErrNoDaemon) { // its apps may live without it
+				back, e := s.recall(ctx)
+				if e != nil {
+					return e
+				}
+				if back {
+					r, err = s.client.Kill(ctx)
+				}
+			}
 			if errors.Is(err, api.ErrNoDaemon) {
 				s.out.Println("gpm is not running")
 				return nil

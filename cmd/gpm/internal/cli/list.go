@@ -30,7 +30,7 @@ instance is not online. cpu and memory are of the whole process tree.`,
 		RunE: func(cmd *cobra.Command, targets []string) error {
 			l, err := s.client.List(cmd.Context(), targets...)
 			if errors.Is(err, api.ErrNoDaemon) && len(targets) == 0 {
-				s.say.Hint("gpm is not running; start an app: gpm start <file>, or what was saved: gpm resurrect")
+				s.say.Hint("gpm is not running; start an app: gpm start <file>, or what gpm knew and saved: gpm resurrect")
 				l, err = api.List{Instances: []api.Instance{}}, nil
 			}
 			switch {

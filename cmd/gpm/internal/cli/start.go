@@ -58,7 +58,16 @@ func (s *session) startTargets(ctx context.Context, targets []string, o *startOp
 		targets = []string{found}
 	}
 	l, err := s.client.List(ctx)
-	if err != nil && !errors.Is(err, api.ErrNoDaemon) {
+	if errors.Is(err, api.ErrNoDaemon) {
+		if back, err := s.recall(ctx); err != nil {
+			return err
+		} else if back {
+			l, err = s.client.List(ctx)
+			if err != nil {
+				return err
+			}
+		}
+	} else if err != nil {
 		return err
 	}
 	have := known{l.Instances}
@@ -154,7 +163,7 @@ func (s *session) script(ctx context.Context, target string, have known, o *star
 
 // defaultConfigs is what gpm start without a target looks for.
 func defaultConfigs() []string {
-	return []string{"gpm.json", "ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.mjs", "ecosystem.json"}
+	return []string{"gpm.conf.json", "gpm.json", "ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.mjs", "ecosystem.json"}
 }
 
 func (s *session) findConfig() (string, error) {

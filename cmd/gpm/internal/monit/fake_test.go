@@ -98,6 +98,19 @@ func (f *fake) called() []string {
 	return append([]string(nil), f.calls...)
 }
 
+// awaitCall waits until the daemon was called so, in real time.
+func (f *fake) awaitCall(t *testing.T, call string) {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for count(f.called(), call) == 0 {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-late:
+			t.Fatalf("the daemon was not asked to %q; it was asked %q", call, f.called())
+		}
+	}
+}
+
 // down takes the daemon away: streams break, calls fail.
 func (f *fake) down() {
 	f.set(func() {

@@ -173,7 +173,7 @@ func runOn(t *testing.T, ctx context.Context, f *fake) (*terminal, <-chan error)
 	term := openTerminal(t)
 	done := make(chan error, 1)
 	go func() { done <- Run(ctx, f, "", term.slave, term.slave) }()
-	term.await("quit")
+	term.await("reload")
 	return term, done
 }
 
@@ -188,8 +188,14 @@ func ended(t *testing.T, done <-chan error) error {
 	}
 }
 
+// checkLeaks looks for goroutines after all else of the test was cleaned up.
+func checkLeaks(t *testing.T) {
+	now := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, now) })
+}
+
 func TestLeavesTheTerminalAsItWas(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	checkLeaks(t)
 	for _, keys := range []string{"q", "\x03", "\x1b", "?xq", "/q\x03"} {
 		t.Run(fmt.Sprintf("%q", keys), func(t *testing.T) {
 			f := newFake(fleet(time.Now()))
@@ -208,7 +214,7 @@ func TestLeavesTheTerminalAsItWas(t *testing.T) {
 }
 
 func TestContextEndsIt(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	checkLeaks(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	term, done := runOn(t, ctx, newFake(fleet(time.Now())))
 	cancel()
@@ -233,9 +239,9 @@ func TestPanicWhileDrawing(t *testing.T) {
 	t.Setenv("TERM", "xterm-256color")
 	term := openTerminal(t)
 	m := newModel(time.Now(), fleet(time.Now()), scope{}, unicodeGlyphs)
-	m.rows = make([]api.Instance, 1)
-	m.rows[0].LastExit = &api.Exit{}
-	m.logs.next = 5 // of which none is kept: the pane cannot be drawn
+	// The ring says that its fifth line is kept, but holds one: it cannot be drawn.
+	m.logs.ids, m.logs.live = []int{m.selected}, true
+	m.logs.lines, m.logs.next = make([]line, 1), 5
 	err := newShell(t.Context(), newFake(fleet(time.Now())), m).show(term.slave, term.slave, false)
 	if err == nil || !strings.Contains(err.Error(), "panic") {
 		t.Errorf("show: %v, want the panic", err)
@@ -249,15 +255,12 @@ func TestKeysReachTheDaemon(t *testing.T) {
 	f := newFake(fleet(time.Now()))
 	term, done := runOn(t, t.Context(), f)
 	term.keys("Gr")
-	term.await("restarted")
+	f.awaitCall(t, "restart 3")
 	term.keys("jsy")
-	term.await("stopped worker-0")
+	f.awaitCall(t, "stop 3")
 	term.keys("q")
 	if err := ended(t, done); err != nil {
 		t.Error(err)
-	}
-	if calls := f.called(); count(calls, "restart 3") != 1 || count(calls, "stop 3") != 1 {
-		t.Errorf("calls: %v", calls)
 	}
 }
 
@@ -274,7 +277,7 @@ func TestFloodLeavesRoomForKeys(t *testing.T) {
 		term.keys("jk")
 	}
 	term.keys("Gr")
-	term.await("restarted")
+	f.awaitCall(t, "restart 3")
 	term.keys("q")
 	if err := ended(t, done); err != nil {
 		t.Error(err)
@@ -330,7 +333,7 @@ func TestSignalsLeaveTheTerminalAsItWas(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() { done <- cmd.Wait() }()
-			term.await("quit")
+			term.await("reload")
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)
 			}

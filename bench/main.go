@@ -1,0 +1,199 @@
+// Command bench measures gpm beside PM2 and supervisord on this machine and
+// prints one Markdown table. It installs the peers where it can, works in a
+// temporary folder, and leaves nothing running.
+//
+//	go run ./bench                      everything, below six minutes
+//	go run ./bench -only respawn,few    some of it
+//
+// It exits 0 when a mark is missed: a busy machine misses marks. The table says so.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const budget = 330 * time.Second // the whole run; cleaning up comes on top
+
+type bench struct {
+	dir      string // all that it writes
+	app, sse string // what is supervised; copies of our own, in dir
+	ear      *ear
+	sheet    *sheet
+	homes    int
+	notes    []string
+}
+
+type section struct {
+	name    string
+	limit   time.Duration // for one supervisor
+	measure func(*bench, context.Context, kind) error
+}
+
+var sections = []section{
+	{"respawn", 75 * time.Second, (*bench).respawn},
+	{"few", 40 * time.Second, (*bench).few},
+	{"many", 60 * time.Second, (*bench).many},
+	{"logs", 75 * time.Second, (*bench).flood},
+	{"reload", 40 * time.Second, (*bench).reload},
+	{"death", 30 * time.Second, (*bench).death},
+}
+
+func main() {
+	gpmExe := flag.String("gpm", "bin/gpm", "`path` of the gpm to measure")
+	sseExe := flag.String("sse-app", "bin/sse-app", "`path` of the streaming sample")
+	only := flag.String("only", "", "`sections` to measure: respawn,few,many,logs,reload,death")
+	peers := flag.Bool("peers", true, "measure PM2 and supervisord, too")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := measure(ctx, *gpmExe, *sseExe, *only, *peers); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(ctx context.Context, gpmExe, sseExe, only string, peers bool) error {
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("needs Linux")
+	}
+	b, err := open(ctx, sseExe)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	gpmExe, err = filepath.Abs(gpmExe)
+	if err != nil {
+		return err
+	}
+	b.sheet = &sheet{kinds: findTools(ctx, gpmExe)}
+	if !peers {
+		b.sheet.kinds = b.sheet.kinds[:1]
+	}
+	if why := b.sheet.kinds[0].missing; why != "" {
+		return fmt.Errorf("%s: %s; make build makes it", gpmExe, why)
+	}
+	machine := machineLine(ctx)
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	began := time.Now()
+	if err := b.floor(ctx); err != nil {
+		return err
+	}
+	for _, s := range sections {
+		if only == "" || slices.Contains(strings.Split(only, ","), s.name) {
+			b.measure(ctx, s)
+		}
+	}
+	b.report(machine, time.Since(began))
+	return nil
+}
+
+// open makes the folder of this run, and in it what is supervised.
+func open(ctx context.Context, sseExe string) (*bench, error) {
+	// Short, because the path of a unix socket has 107 bytes at most.
+	dir, err := os.MkdirTemp("", "gpm-bench-")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{dir: dir, app: filepath.Join(dir, "app"), sse: filepath.Join(dir, "sse-app")}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.app, "./bench/app")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: no loader in the measured time
+	sse, err := os.ReadFile(sseExe)
+	if err == nil {
+		err = os.WriteFile(b.sse, sse, 0o755)
+	}
+	if err == nil {
+		err = run(build)
+	}
+	if err == nil {
+		b.ear, err = openEar(dir)
+	}
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) close() {
+	sweep(b.app)
+	sweep(b.sse)
+	b.ear.close()
+	os.RemoveAll(b.dir)
+}
+
+// measure lets every supervisor that is here do one section.
+func (b *bench) measure(ctx context.Context, s section) {
+	for _, k := range b.sheet.kinds {
+		if k.missing != "" {
+			continue
+		}
+		began := time.Now()
+		limited, cancel := context.WithTimeout(ctx, s.limit)
+		err := s.measure(b, limited, k)
+		cancel()
+		if err != nil {
+			b.notes = append(b.notes, fmt.Sprintf("%s of %s failed: %v", s.name, k.name, err))
+		}
+		fmt.Fprintf(os.Stderr, "bench: %s, %s: %.1f s\n", s.name, k.name, time.Since(began).Seconds())
+	}
+}
+
+// with opens a supervisor in a home of its own, and cleans up behind it.
+func (b *bench) with(ctx context.Context, k kind, apps []spec, do func(tool) error) error {
+	b.homes++
+	home := filepath.Join(b.dir, fmt.Sprintf("h%d", b.homes))
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return err
+	}
+	t := k.in(home)
+	err := t.open(ctx, apps)
+	if err == nil {
+		err = do(t)
+	}
+	// ctx may be over, and nobody must be left behind.
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	if closing := t.close(end); closing != nil {
+		b.notes = append(b.notes, fmt.Sprintf("%s: %v", k.name, closing))
+	}
+	sweep(b.app)
+	sweep(b.sse)
+	b.ear.forget()
+	return err
+}
+
+// idle is an app that says that it began, and then does nothing.
+func (b *bench) idle(name string, instances int) spec {
+	return spec{name: name, argv: []string{b.app, "idle", b.ear.path}, instances: instances, restart: true, grace: 5 * time.Second}
+}
+
+// floor measures the machine itself.
+func (b *bench) floor(ctx context.Context) error {
+	spawn, err := b.bareSpawn(ctx)
+	if err != nil {
+		return err
+	}
+	blocks, err := b.bareFlood(ctx, "blocks")
+	if err != nil {
+		return err
+	}
+	lines, err := b.bareFlood(ctx, "lines")
+	if err != nil {
+		return err
+	}
+	b.notes = append(b.notes, fmt.Sprintf(
+		"without any supervisor: fork, exec and Go runtime until the first statement %s ms; the app writing the file itself %.0f MB/s in 64 KiB, %.0f MB/s line by line", ms(spawn), blocks, lines))
+	return nil
+}
