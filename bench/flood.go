@@ -132,7 +132,7 @@ func (b *bench) fill(ctx context.Context, t tool, app spec) (time.Duration, erro
 	b.ear.forget()
 	started := make(chan error, 1)
 	go func() { started <- t.start(ctx, app.name) }() // ends with its command; received below
-	defer func() { <-started }() // the app may have ended before it counts as started: no error of the run
+	defer func() { <-started }()                      // the app may have ended before it counts as started: no error of the run
 	first, err := b.ear.starts(ctx, 1)
 	if err != nil {
 		return 0, err

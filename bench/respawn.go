@@ -33,9 +33,7 @@ func (b *bench) respawn(ctx context.Context, k kind) error {
 		}
 		var all []time.Duration
 		for _, i := range rand.Perm(len(first)) {
-			// The pause lets the supervisor finish with the one before; its
-			// random length hits a supervisor that polls at any phase.
-			if err := pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond)); err != nil {
+			if err := breathe(ctx); err != nil {
 				return err
 			}
 			took, err := b.killOne(ctx, first[i].pid)
@@ -49,6 +47,12 @@ func (b *bench) respawn(ctx context.Context, k kind) error {
 		line.judge(k, "median < 10 ms", m < 10*time.Millisecond)
 		return nil
 	})
+}
+
+// breathe lets a supervisor finish with the kill before; its random length hits
+// one that polls at any phase.
+func breathe(ctx context.Context) error {
+	return pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond))
 }
 
 // startIdle starts app and returns its processes when all have begun.
@@ -97,6 +101,9 @@ func (b *bench) killOne(ctx context.Context, pid int) (time.Duration, error) {
 func (b *bench) bareSpawn(ctx context.Context) (time.Duration, error) {
 	var all []time.Duration
 	for range 20 {
+		if err := breathe(ctx); err != nil {
+			return 0, err
+		}
 		cmd := exec.CommandContext(ctx, b.app, "idle", b.ear.path)
 		cmd.Stderr = os.Stderr
 		began := now()

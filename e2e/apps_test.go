@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // app is the config of an app that is a shell script. The name ends in .sh, so
@@ -89,7 +90,12 @@ type viewer struct {
 // view starts a gpm command and collects what it prints, stderr too.
 func (g *gpm) view(args ...string) *viewer {
 	g.t.Helper()
-	v := &viewer{Cmd: exec.Command(filepath.Join(bin, "gpm"), args...), g: g, done: make(chan struct{})}
+	return g.watch(exec.Command(filepath.Join(bin, "gpm"), args...))
+}
+
+func (g *gpm) watch(c *exec.Cmd) *viewer {
+	g.t.Helper()
+	v := &viewer{Cmd: c, g: g, done: make(chan struct{})}
 	out, err := v.StdoutPipe()
 	if err != nil {
 		g.t.Fatal(err)
@@ -119,11 +125,25 @@ func (g *gpm) view(args ...string) *viewer {
 
 // leave is Ctrl-C, and the end of the command.
 func (v *viewer) leave() {
+	v.g.t.Helper()
 	if v.ProcessState != nil {
 		return
 	}
+	_ = v.Process.Signal(syscall.SIGCONT)
 	_ = v.Process.Signal(syscall.SIGINT)
-	<-v.done
+	v.ends()
+}
+
+// ends waits for the end of the command.
+func (v *viewer) ends() {
+	v.g.t.Helper()
+	select {
+	case <-v.done:
+	case <-time.After(patience):
+		_ = v.Process.Kill()
+		<-v.done
+		v.g.t.Errorf("%v did not end within %s", v.Args, patience)
+	}
 	_ = v.Wait()
 }
 

@@ -100,7 +100,7 @@ func TestTheKeeperMayDie(t *testing.T) {
 			kill9(t, keeper)
 			if who == "the keeper" {
 				g.until("a new keeper runs", func() bool { p := g.pid("keeper.pid"); return p != keeper && p != 0 && alive(p) })
-				g.until("a new daemon answers", func() bool { return g.run("ping").code == 0 })
+				g.until("a new daemon answers", func() bool { return g.answers() })
 			} else {
 				g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
 				g.ok("resurrect")
@@ -130,7 +130,7 @@ func TestNoLineIsLostWhileTheDaemonDies(t *testing.T) {
 	out := filepath.Join(g.dir, "count.log")
 	g.ok("start", g.conf(map[string]any{"name": "count", "script": script, "out_file": out, "log_max_size": "100M"}), "--no-wait")
 	for range 8 {
-		g.until("a daemon runs", func() bool { return g.run("ping").code == 0 })
+		g.until("a daemon runs", func() bool { return g.answers() })
 		if d := g.pid("gpm.pid"); d != 0 && alive(d) {
 			kill9(t, d)
 		}
@@ -175,7 +175,7 @@ func TestUpdateIsTheSamePath(t *testing.T) {
 	// A broken binary must not take gpm down.
 	broken := g.write("broken", "#!/bin/sh\nexit 1\n")
 	o = g.finish(exec.Command(next, "update", "--exe", broken))
-	g.until("a daemon answers", func() bool { return g.run("ping").code == 0 })
+	g.until("a daemon answers", func() bool { return g.answers() })
 	if got := pids(g.online("sse", 2)); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Fatalf("after a broken update (%v): pids %v, before %v", o, got, before)
 	}

@@ -47,6 +47,10 @@ func TestMain(m *testing.M) {
 		for name, pkg := range map[string]string{"gpm": "gpm/cmd/gpm", "sse-app": "gpm/examples/sse-app", "gosrv": "./testdata/gosrv"} {
 			c := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
 			c.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if raced && name == "gpm" { // what is tested with the race detector runs with it
+				c.Args = slices.Insert(c.Args, 2, "-race")
+				c.Env = append(os.Environ(), "CGO_ENABLED=1")
+			}
 			if out, err := c.CombinedOutput(); err != nil {
 				fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)
 				return 1
@@ -78,7 +82,8 @@ func newGPM(t *testing.T) *gpm {
 		t.Fatal(err)
 	}
 	g := &gpm{t: t, home: home, dir: t.TempDir()}
-	g.env = append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GPM_") }), "GPM_HOME="+home, "NO_COLOR=1")
+	g.env = append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GPM_") }), "GPM_HOME="+home, "NO_COLOR=1",
+		"GORACE=atexit_sleep_ms=0") // a raced gpm would sleep for a second at each exit
 	t.Cleanup(func() {
 		keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
 		g.dir = home // the test's own folder may be gone
@@ -88,8 +93,13 @@ func newGPM(t *testing.T) *gpm {
 				g.until("keeper and daemon end", func() bool { return !alive(pid) })
 			}
 		}
+		b, _ := os.ReadFile(filepath.Join(home, "gpm.log"))
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if bytes.Contains(b, []byte(bad)) {
+				t.Errorf("gpm.log speaks of a %s", bad)
+			}
+		}
 		if t.Failed() {
-			b, _ := os.ReadFile(filepath.Join(home, "gpm.log"))
 			t.Logf("gpm.log:\n%s", b[max(0, len(b)-8000):])
 		}
 		os.RemoveAll(home)
@@ -151,11 +161,21 @@ func (g *gpm) fails(args ...string) string {
 
 func (g *gpm) list() []api.Instance {
 	g.t.Helper()
-	var l api.List
-	if err := json.Unmarshal([]byte(g.ok("list", "--json")), &l); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l, err := api.Dial(g.home).List(ctx) // not by the CLI: conditions are asked for often
+	if err != nil && !errors.Is(err, api.ErrNoDaemon) {
 		g.t.Fatal(err)
 	}
 	return l.Instances
+}
+
+// answers tells whether a daemon does.
+func (g *gpm) answers() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := api.Dial(g.home).Ping(ctx)
+	return err == nil
 }
 
 // instance is one row of the list.

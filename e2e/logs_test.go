@@ -23,9 +23,9 @@ func TestLogFileNames(t *testing.T) {
 	g := newGPM(t)
 	d := func(name string) string { return filepath.Join(g.dir, name) }
 	g.ok("start", g.conf(
-		g.app("plain", hello), // 0
-		g.app("many", hello, keys{"instances": 2}),                                                        // 1, 2
-		g.app("merged", hello, keys{"instances": 2, "merge_logs": true}),                                  // 3, 4
+		g.app("plain", hello),                                            // 0
+		g.app("many", hello, keys{"instances": 2}),                       // 1, 2
+		g.app("merged", hello, keys{"instances": 2, "merge_logs": true}), // 3, 4
 		g.app("own", hello, keys{"instances": 2, "out_file": "own/out.log", "error_file": "own/err.txt"}), // 5, 6
 		g.app("both", hello, keys{"out_file": "both.log", "error_file": "both.log"}),                      // 7
 		g.app("none", hello, keys{"out_file": "/dev/null", "error_file": "NULL"}),                         // 8

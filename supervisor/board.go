@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -83,9 +84,11 @@ func (s *Supervisor) place(a *app, index int) *instance {
 	s.do(func(b *board) {
 		id = b.nextID
 		b.nextID++
-		b.entries[a.name].places[index] = Snapshot{
+		e := b.entries[a.name]
+		e.places[index] = Snapshot{
 			InstanceRecord: InstanceRecord{ID: id, Index: index, State: Stopped, Created: time.Now()}, App: a.spec,
 		}
+		s.save(b, e)
 	})
 	return newInstance(s.world, a.spec, id, index, s.publisher(a), s.synced)
 }
@@ -165,7 +168,8 @@ func (b *board) list() []Status {
 	return r
 }
 
-// enter finds an app or makes it; nil: gpm is ending.
+// enter finds an app or makes it, with all its instances, so that ids are in the
+// order of the calls; nil: gpm is ending.
 func (s *Supervisor) enter(spec *config.App) (a *app, isNew bool) {
 	s.do(func(b *board) {
 		if b.frozen {
@@ -183,6 +187,7 @@ func (s *Supervisor) enter(spec *config.App) (a *app, isNew bool) {
 	})
 	if isNew {
 		go a.run()
+		s.order(context.Background(), a, order{do: doRegister})()
 	}
 	return a, isNew
 }

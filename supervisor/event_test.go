@@ -37,6 +37,21 @@ func TestSubscribe(t *testing.T) {
 	})
 }
 
+// Ids are in the order of the config, as PM2's are.
+func TestIDsInOrder(t *testing.T) {
+	bubble(t, func(m *machine) {
+		var apps []config.App
+		for i := range 20 {
+			apps = append(apps, webApp(fmt.Sprint("app", i), 2))
+		}
+		for i, o := range m.sup().Start(m.t.Context(), apps, false) {
+			if o.ID != i || !o.OK {
+				t.Errorf("%s-%d has id %d, want %d", o.Name, o.Index, o.ID, i)
+			}
+		}
+	})
+}
+
 // A reader that does not read costs nobody anything: it is cut, and told so.
 func TestLaggingSubscriber(t *testing.T) {
 	bubble(t, func(m *machine) {

@@ -89,22 +89,22 @@ func (s *Supervisor) History(app string, id, n int) (r []Event) {
 // (reload: replaces them one by one). It returns when every instance is online
 // or has failed, or when ctx ends.
 func (s *Supervisor) Start(ctx context.Context, specs []config.App, reload bool) []Outcome {
-	return gather(s.begin(ctx, specs, reload))
+	_, waits := s.begin(ctx, specs, reload)
+	return s.gather(waits)
 }
 
 // Begin is Start for a caller who does not wait: when it returns the apps are
 // in the list and on their way.
 func (s *Supervisor) Begin(ctx context.Context, specs []config.App, reload bool) {
-	s.begin(ctx, specs, reload)
-	for i := range specs {
-		if a, isNew := s.enter(&specs[i]); a != nil && !isNew {
-			s.order(ctx, a, order{do: doSeen})()
-		}
+	apps, _ := s.begin(ctx, specs, reload)
+	var waits []func() []Outcome
+	for _, a := range apps {
+		waits = append(waits, s.order(ctx, a, order{do: doSeen}))
 	}
-	s.do(func(*board) {}) // and shown
+	s.gather(waits)
 }
 
-func (s *Supervisor) begin(ctx context.Context, specs []config.App, reload bool) (waits []func() []Outcome) {
+func (s *Supervisor) begin(ctx context.Context, specs []config.App, reload bool) (apps []*app, waits []func() []Outcome) {
 	for i := range specs {
 		spec := &specs[i]
 		a, isNew := s.enter(spec)
@@ -118,17 +118,16 @@ func (s *Supervisor) begin(ctx context.Context, specs []config.App, reload bool)
 		case !isNew:
 			o.do, o.reason = onRestart, "restarted with a new config"
 		}
+		apps = append(apps, a)
 		waits = append(waits, s.order(ctx, a, o))
 	}
-	return waits
+	return apps, waits
 }
 
 // Register adds apps as stopped. Names that are taken are left alone.
 func (s *Supervisor) Register(specs []config.App) {
 	for i := range specs {
-		if a, isNew := s.enter(&specs[i]); isNew {
-			s.order(context.Background(), a, order{do: doRegister})()
-		}
+		s.enter(&specs[i])
 	}
 }
 
@@ -193,10 +192,13 @@ func refused(app, why string) func() []Outcome {
 	return func() []Outcome { return []Outcome{{ID: -1, Name: app, Index: -1, Reason: why}} }
 }
 
-func gather(waits []func() []Outcome) (r []Outcome) {
+// gather waits for all outcomes. What they tell of has been given to the world's
+// Save and Forget then, so that a Sync after it is about them, too.
+func (s *Supervisor) gather(waits []func() []Outcome) (r []Outcome) {
 	for _, w := range waits {
 		r = append(r, w()...)
 	}
+	s.do(func(*board) {})
 	return r
 }
 
@@ -250,7 +252,7 @@ func (s *Supervisor) Act(ctx context.Context, v Verb, targets []string, respec f
 		}
 		waits = append(waits, s.order(ctx, c.app, o))
 	}
-	return gather(waits), nil
+	return s.gather(waits), nil
 }
 
 // whole: of single instances only the highest could be deleted without leaving
@@ -278,7 +280,7 @@ func (s *Supervisor) Scale(ctx context.Context, target, count string) ([]Outcome
 	if err != nil {
 		return nil, err
 	}
-	return s.order(ctx, c.app, order{do: doScale, count: n})(), nil
+	return s.gather([]func() []Outcome{s.order(ctx, c.app, order{do: doScale, count: n})}), nil
 }
 
 // maxInstances of one app: beyond it something else is wrong.
@@ -340,7 +342,5 @@ func (s *Supervisor) Shutdown(ctx context.Context, keep bool) []Outcome {
 	for _, a := range apps {
 		waits = append(waits, s.order(ctx, a, order{do: doLeave, reason: "gpm is ending"}))
 	}
-	r := gather(waits)
-	s.do(func(*board) {}) // what was to be forgotten has been
-	return r
+	return s.gather(waits)
 }

@@ -91,6 +91,7 @@ type fakeProc struct {
 	sigs     chan string
 	inbox    chan Fact
 	attached chan struct{} // a token for each new owner
+	lost     chan struct{} // closed by a reboot
 }
 
 // bubble runs a test on a machine of its own, in fake time. It ends when no
@@ -176,6 +177,9 @@ func (m *machine) reboot() {
 	m.crash()
 	m.mu.Lock()
 	for _, p := range m.procs {
+		if p.alive || !p.known {
+			close(p.lost)
+		}
 		p.alive, p.known = false, true
 	}
 	m.mu.Unlock()
@@ -199,6 +203,7 @@ func (m *machine) end() {
 			}
 		}
 	}
+	pass(2 * killDeadline) // the next SIGKILL works
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Hour)
 	defer cancel()
 	m.sup().Shutdown(ctx, true)
@@ -340,7 +345,7 @@ func (d *fakeDaemon) launch(ctx context.Context, l Launch) (*Process, error) {
 	m.pid++
 	p := &fakeProc{
 		m: m, l: l, life: script, pid: m.pid, started: time.Now(), alive: true, report: l.Report,
-		sigs: make(chan string, 64), inbox: make(chan Fact, 1024), attached: make(chan struct{}, 1),
+		sigs: make(chan string, 64), inbox: make(chan Fact, 1024), attached: make(chan struct{}, 1), lost: make(chan struct{}),
 	}
 	m.procs = append(m.procs, p)
 	m.mu.Unlock()
@@ -355,7 +360,7 @@ func (d *fakeDaemon) launch(ctx context.Context, l Launch) (*Process, error) {
 }
 
 // checkPlace: besides the new process there are in a place at most the current
-// one and one that is about to be told to end, and generations only grow.
+// one and one that is about to be told to end, and no generation comes twice.
 func (m *machine) checkPlace(l Launch) {
 	others := 0
 	for _, p := range m.procs {
@@ -365,8 +370,8 @@ func (m *machine) checkPlace(l Launch) {
 			}
 			continue
 		}
-		if p.l.Gen >= l.Gen && p.alive {
-			m.t.Errorf("%s-%d: generation %d after %d", l.App.Name, l.Index, l.Gen, p.l.Gen)
+		if p.alive && p.l.Gen == l.Gen {
+			m.t.Errorf("%s-%d: generation %d twice", l.App.Name, l.Index, l.Gen)
 		}
 		if p.alive && len(p.signals) == 0 {
 			others++
@@ -450,6 +455,8 @@ func (p *fakeProc) live() {
 		case <-dies:
 			p.end(0, by)
 			return
+		case <-p.lost:
+			return
 		case <-p.m.off:
 			return
 		}
@@ -477,6 +484,8 @@ func (p *fakeProc) pump() {
 			if f.Kind == Tail || f.Kind == Ended && p.life.mumbles {
 				return
 			}
+		case <-p.lost:
+			return
 		case <-p.m.off:
 			return
 		}
@@ -497,6 +506,8 @@ func (p *fakeProc) deliver(f Fact) {
 		}
 		select {
 		case <-p.attached:
+		case <-p.lost:
+			return
 		case <-p.m.off:
 			return
 		}

@@ -103,6 +103,34 @@ func TestRequestDuringTheDrain(t *testing.T) {
 	r.ended(t)
 }
 
+// A connection that was accepted before the app leaves and that sends its
+// request long after, because the machine is busy, is answered, too.
+func TestSlowRequestDuringTheDrain(t *testing.T) {
+	r := start(t, func(a *app) { a.linger = time.Millisecond })
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	read(t, do(t, "GET", r.url+"/healthz", "").Body) // accepted after c, so c is accepted, too
+	r.leave()
+	until(t, "the port is closed and the linger is over", func() bool {
+		other, err := net.Dial("tcp", strings.TrimPrefix(r.url, "http://"))
+		if err == nil {
+			other.Close()
+		}
+		return err != nil
+	})
+	c.SetDeadline(time.Now().Add(patience))
+	io.WriteString(c, "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	read(t, resp.Body)
+	r.ended(t)
+}
+
 // process is the app as a process of its own.
 type process struct {
 	cmd    *exec.Cmd

@@ -41,7 +41,7 @@ func (d *daemon) recover() {
 	children := append(slices.Clone(d.inventory.Children), d.strays(records)...)
 	for _, c := range children {
 		at, err := parsePlace(c.Tag)
-		if err != nil || known[at.App] == nil {
+		if err != nil || !wanted(known[at.App], at.Index) {
 			d.putAway(c)
 			continue
 		}
@@ -49,6 +49,12 @@ func (d *daemon) recover() {
 	}
 	d.brain.Recover(records, alive)
 	d.clear(alive)
+}
+
+// wanted tells whether a record speaks of that place.
+func wanted(r *supervisor.Record, index int) bool {
+	return r != nil && (index < r.App.Instances ||
+		slices.ContainsFunc(r.Instances, func(ir supervisor.InstanceRecord) bool { return ir.Index == index }))
 }
 
 // survivor makes the process of a child that the keeper still has.

@@ -182,6 +182,7 @@ func (d *daemon) serve() error {
 		"traps":         func() error { d.hands.judgeTraps(d.ending); return nil },
 		"records":       func() error { d.store.run(d.ending); return nil },
 		"sampler":       func() error { d.sampler.run(d.ending, d.hands); return nil },
+		"housekeeping":  func() error { d.keepHouse(); return nil },
 		"notify socket": func() error { return d.notify.Serve(d.hands.told) },
 	}
 	ended := make(chan error, len(parts)+1)

@@ -29,8 +29,6 @@ const (
 	drainTime = 5 * time.Second // for the pipes of a dead process: a grandchild may hold them
 	sweepTime = 5 * time.Second // for what a dead process left behind
 	tailLines = 20              // kept of each death
-
-	sweepEvery = time.Minute // for sockets that were bound and forgotten
 )
 
 // hands do what the brain asks for, with the keeper's help. The map of
@@ -99,7 +97,9 @@ func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Pr
 		h.abandon(p)
 		return nil, fmt.Errorf("start %q: %w", s.Argv[0], err)
 	}
+	h.mu.Lock()
 	p.pid, p.start = child.PID, child.Start
+	h.mu.Unlock()
 	p.tree.Root(h.identity(p))
 	h.read(p)
 	return h.handle(p, began), nil
@@ -431,14 +431,8 @@ func (h *hands) Trapped(t *trap.Trap) { h.traps <- t }
 
 // judgeTraps is the goroutine in which the holder lives.
 func (h *hands) judgeTraps(stop <-chan struct{}) {
-	sweep := time.NewTicker(sweepEvery)
-	defer sweep.Stop()
 	for {
 		select {
-		case <-sweep.C:
-			if err := h.holder.Sweep(); err != nil {
-				h.log.Error("close sockets that nobody listened on", "error", err)
-			}
 		case t := <-h.traps:
 			if err := h.link.Answer(t, h.holder.Handle(t)); err != nil && !errors.Is(err, syscall.ENOENT) { // ENOENT: the caller is gone
 				h.log.Error("answer a trapped call", "call", t.Call, "pid", t.PID, "error", err)

@@ -43,7 +43,7 @@ func (d *daemon) logs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer follower.Close()
-	s, err := newStream(w)
+	s, err := d.newStream(w, logsPatience)
 	if err != nil {
 		return
 	}
@@ -131,6 +131,7 @@ func (d *daemon) follow(ctx context.Context, s *stream, f *logs.Follower) {
 	go func() { // ends with this request
 		select {
 		case <-d.ending:
+			s.arm() // a write may stand still already
 			cancel()
 		case <-ctx.Done():
 		}
@@ -162,9 +163,12 @@ func (d *daemon) follow(ctx context.Context, s *stream, f *logs.Follower) {
 }
 
 func logLine(l logs.Line) api.LogLine {
+	if l.Skipped > 0 { // of whatever instance
+		return api.LogLine{ID: -1, Instance: -1, At: l.At, Skipped: l.Skipped}
+	}
 	return api.LogLine{
 		ID: l.Source.ID, Name: l.Source.Name, Instance: l.Source.Instance, Stream: l.Source.Stream,
-		At: l.At, Text: l.Text, Skipped: l.Skipped,
+		At: l.At, Text: l.Text,
 	}
 }
 

@@ -208,3 +208,30 @@ func TestSyncWritesAfterTheEnd(t *testing.T) {
 		t.Fatalf("records %v", got)
 	}
 }
+
+func TestTheOwnLogIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "gpm.log")
+	if err := cutLog(path, 100, 10); err != nil {
+		t.Fatal("no log is no problem:", err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Repeat("x", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := cutLog(path, 100, 10); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); len(b) != 100 {
+		t.Errorf("a log of the allowed size was cut to %d", len(b))
+	}
+	if err := os.WriteFile(path, []byte(strings.Repeat("x", 100)+"the end..."), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := cutLog(path, 100, 10); err != nil {
+		t.Fatal(err)
+	}
+	now, _ := os.ReadFile(path)
+	old, _ := os.ReadFile(path + ".1")
+	if len(now) != 0 || string(old) != "the end..." {
+		t.Errorf("log %q, kept %q", now, old)
+	}
+}

@@ -9,22 +9,30 @@ import (
 )
 
 const (
-	heartbeat     = 15 * time.Second
-	writeDeadline = 10 * time.Second // for a reader that takes nothing; then the stream is cut
+	heartbeat = 15 * time.Second
+
+	// How long a reader may take nothing; then its stream is cut. One of events
+	// gets a new snapshot. One of logs may be a terminal that somebody has stopped
+	// to read; its queue is bounded and counts what it misses.
+	eventsPatience = 10 * time.Second
+	logsPatience   = time.Hour
+	lastPatience   = time.Second // of a daemon that ends
 )
 
 // stream writes server-sent events with a deadline on each write, so that a
 // stopped reader costs one goroutine for a bounded time.
 type stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+	w        http.ResponseWriter
+	rc       *http.ResponseController
+	patience time.Duration
+	ending   <-chan struct{} // of the daemon
 }
 
-func newStream(w http.ResponseWriter) (*stream, error) {
+func (d *daemon) newStream(w http.ResponseWriter, patience time.Duration) (*stream, error) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
-	s := &stream{w, http.NewResponseController(w)}
+	s := &stream{w, http.NewResponseController(w), patience, d.ending}
 	return s, s.beat()
 }
 
@@ -37,7 +45,15 @@ func (s *stream) beat() error {
 	return s.rc.Flush()
 }
 
-func (s *stream) arm() { _ = s.rc.SetWriteDeadline(time.Now().Add(writeDeadline)) }
+func (s *stream) arm() {
+	patience := s.patience
+	select {
+	case <-s.ending:
+		patience = lastPatience
+	default:
+	}
+	_ = s.rc.SetWriteDeadline(time.Now().Add(patience))
+}
 
 // queue writes an event; flush sends what was queued. A line of output costs no
 // system call of its own.
@@ -59,7 +75,7 @@ func (s *stream) send(name string, v any) error {
 func (d *daemon) events(w http.ResponseWriter, r *http.Request) {
 	feed, list := d.brain.Subscribe()
 	defer d.brain.Unsubscribe(feed)
-	s, err := newStream(w)
+	s, err := d.newStream(w, eventsPatience)
 	if err != nil || s.send(api.StreamSnapshot, d.snapshot(list)) != nil {
 		return
 	}

@@ -1,10 +1,7 @@
 package keeper
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +48,9 @@ func (k *keeper) startDaemon() {
 	}
 	d, err := k.launch()
 	if err != nil {
-		k.logf("start the daemon: %v", err)
+		if k.tellsDeath() {
+			k.logf("start the daemon: %v", err)
+		}
 		k.program.failed()
 		k.restartLater(0)
 		return
@@ -195,7 +194,7 @@ func (k *keeper) awaitReading(d *daemon) {
 // daemonReaped notes the death; the life is over when all it said is read too.
 func (k *keeper) daemonReaped(ws unix.WaitStatus) {
 	d := k.daemon
-	if !k.quitting {
+	if !k.quitting && k.tellsDeath() {
 		k.logf("the daemon (pid %d) has ended after %v: %s", d.pid, time.Since(d.since).Round(time.Millisecond), describe(ws))
 	}
 	d.reaped, d.out = true, nil
@@ -248,6 +247,9 @@ func (k *keeper) restartLater(life time.Duration) {
 	k.restart = time.After(delay(k.quick))
 }
 
+// tellsDeath is false for most of many short lives: gpm.log must not grow for ever.
+func (k *keeper) tellsDeath() bool { return k.quick < 20 || k.quick%64 == 0 }
+
 // delay before the next start after n short lives in a row: the first restart is
 // immediate, and it never gives up.
 func delay(n int) time.Duration {
@@ -255,69 +257,4 @@ func delay(n int) time.Duration {
 		return 0
 	}
 	return min(firstDelay<<min(n-2, 16), maxDelay)
-}
-
-// program chooses the binary of the next daemon: the one at path, unless that
-// failed twice in a row to become ready; then the last one that was ready, which
-// is kept open and so survives its replacement on disk. At first that is the
-// keeper's own.
-type program struct {
-	path     string
-	named    bool // by Next; not ready yet
-	failures int  // in a row
-	proven   int  // O_PATH descriptor
-}
-
-func newProgram(path string) (program, error) {
-	fd, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return program{}, fmt.Errorf("open /proc/self/exe: %w", err)
-	}
-	return program{path: path, proven: fd}, nil
-}
-
-// choose returns the path to start, and whether it is on trial.
-func (p *program) choose() (exe string, trial bool) {
-	if p.failures/2%2 == 1 {
-		return "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(p.proven), false
-	}
-	return p.path, p.named
-}
-
-// failed counts a start that did not become ready. Both programs get two
-// attempts in turn: if neither works, the cause may be outside and may pass.
-func (p *program) failed() { p.failures++ }
-
-// ready takes note that the daemon pid, started from exe, works.
-func (p *program) ready(exe string, pid int) {
-	if exe != p.path {
-		p.failures = 2 // stay with the proven one until Next names another
-		return
-	}
-	p.failures, p.named = 0, false
-	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err == nil {
-		unix.Close(p.proven)
-		p.proven = fd
-	}
-}
-
-// setNext names the program of the following lives.
-func (p *program) setNext(path string) error {
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("use %q as the next gpm: the path is not absolute", path)
-	}
-	var st unix.Stat_t
-	err := unix.Stat(path, &st)
-	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = errors.New("it is not a file")
-	}
-	if err == nil {
-		err = unix.Access(path, unix.X_OK)
-	}
-	if err != nil {
-		return fmt.Errorf("use %q as the next gpm: %w", path, err)
-	}
-	p.path, p.named, p.failures = path, true, 0
-	return nil
 }

@@ -35,6 +35,7 @@ type request struct {
 	Env      []string
 	Dir      string
 	Cred     *Credential
+	Cgroup   string
 	Filtered bool
 }
 
@@ -254,6 +255,9 @@ func (d *tester) do(q request, a *reply) error {
 		slices.Sort(a.Files)
 	case "spawn":
 		return d.spawn(ctx, q, a)
+	case "give up": // spawn, and wait for no answer
+		cancel()
+		return d.spawn(ctx, q, a)
 	case "adopt":
 		c, err := d.link.Adopt(ctx, q.PID, q.Start, q.Tag)
 		a.Child = &c
@@ -322,6 +326,14 @@ func (d *tester) spawn(ctx context.Context, q request, a *reply) error {
 		}
 		defer f.Close()
 		s.Files[1] = f
+	}
+	if q.Cgroup != "" {
+		dir, err := os.Open(q.Cgroup)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		s.Cgroup = dir
 	}
 	c, err := d.link.Spawn(ctx, s)
 	if err != nil {

@@ -211,6 +211,49 @@ func TestAChildIsLeaderOfASessionWithCleanSignalsAndFiles(t *testing.T) {
 	}
 }
 
+func TestAChildThatNobodyWaitsForIsKilled(t *testing.T) {
+	r := start(t, nil)
+	tag := ""
+	for i := 0; ; i++ { // the answer may come before the caller can give up
+		tag = strconv.Itoa(i)
+		if a := r.ask(request{Op: "give up", Tag: tag, Argv: []string{"/bin/sleep", "1000"}}); a.Err == "context canceled" {
+			break
+		} else if a.Err != "" || i == 1000 {
+			t.Fatalf("spawn %d gives %q", i, a.Err)
+		}
+	}
+	if e := r.exit(tag); e.Signal != syscall.SIGKILL {
+		t.Errorf("got %+v, want SIGKILL", e)
+	}
+}
+
+func TestAChildIsBornInItsCgroup(t *testing.T) {
+	var root string
+	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			root = dir
+		}
+	}
+	name := fmt.Sprintf("gpm-test-%d", os.Getpid())
+	if err := os.Mkdir(filepath.Join(root, name), 0o755); root == "" || err != nil {
+		t.Skipf("no cgroup v2 can be made here: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(filepath.Join(root, name)) })
+	r := start(t, nil)
+	for _, filtered := range []bool{false, r.inventory().Inv.Hold == ""} {
+		c := r.must(request{Op: "spawn", Tag: "a", Cgroup: filepath.Join(root, name), Filtered: filtered, Argv: []string{"/bin/sleep", "1000"}}).Child
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID))
+		if err != nil || !strings.Contains(string(b), "0::/"+name+"\n") {
+			t.Errorf("the app is in %q (%v), want %q", b, err, name)
+		}
+		kill(t, c.PID)
+		r.until("the cgroup is empty", func() bool {
+			b, err := os.ReadFile(filepath.Join(root, name, "cgroup.procs"))
+			return err == nil && len(b) == 0
+		})
+	}
+}
+
 func TestWhatTheStarterLeftOpenIsClosed(t *testing.T) {
 	pr, pw, err := os.Pipe()
 	if err != nil {

@@ -68,3 +68,6 @@ func (*Link) Quit() error { return ErrUnsupported }
 
 // Pollable reports ErrUnsupported.
 func Pollable(*os.File) (*os.File, error) { return nil, ErrUnsupported }
+
+// Quiet reports ErrUnsupported.
+func Quiet(int, string) (*os.File, error) { return nil, ErrUnsupported }

@@ -35,13 +35,16 @@ func Replace(home, exe string, files map[string]*os.File, children []Child, trap
 	if err != nil {
 		return err
 	}
-	const fd = 3
-	pid, err := fork(exe, []string{"gpm", "keeper"}, &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   environment(home, fmt.Sprintf("%s=%d", envTakeover, fd)),
+		Env:   environment(home, envTakeover+"=3"),
 		Files: []uintptr{0, 1, 2, uintptr(far)},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
+	}
+	pid, err := fork(exe, []string{"gpm", "keeper"}, attr)
+	if err != nil { // its file may be gone from the disk: ours is not
+		pid, err = fork("/proc/self/exe", []string{"gpm", "keeper"}, attr)
+	}
 	unix.Close(far)
 	if err == nil {
 		if err = bequeath(c, files, children, traps); err != nil {

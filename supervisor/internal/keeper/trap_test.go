@@ -246,11 +246,9 @@ func TestAKeeperInsideAFilteredAppSaysWhyItCannotHold(t *testing.T) {
 	inner := t.TempDir()
 	r.must(request{Op: "spawn", Tag: "inner", Filtered: true, Env: append(os.Environ(), envHome+"="+inner), Argv: []string{self(), "keeper"}})
 	in := &rig{t: t, home: inner, cmd: exec.Command("true")}
-	r.until("the inner keeper runs", func() bool {
-		_, err := os.Stat(filepath.Join(inner, sockName))
-		return err == nil
-	})
-	inv := in.inventory().Inv
+	var first reply
+	r.until("the inner daemon answers", func() bool { return in.try(request{Op: "inventory"}, &first) == nil })
+	inv := first.Inv
 	if !strings.Contains(inv.Hold, "gpm inside gpm") {
 		t.Errorf("the inner keeper's reason is %q", inv.Hold)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,14 +51,16 @@ func (k *keeper) receive(name string, fd int) {
 	go func() {
 		for {
 			n, err := trap.Receive(f.fd)
-			if err != nil {
-				if !errors.Is(err, io.EOF) {
-					k.logf("receive from %q: %v", f.name, err)
-				}
+			switch {
+			case err == nil:
+				k.calls <- call{f, n}
+			case errors.Is(err, io.EOF):
 				k.unused <- f
 				return
+			default: // no memory, perhaps; to give up would break every bind() to come
+				k.logf("receive from %q: %v", f.name, err)
+				<-time.After(time.Second)
 			}
-			k.calls <- call{f, n}
 		}
 	}()
 }

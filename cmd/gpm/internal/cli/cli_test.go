@@ -113,6 +113,17 @@ func TestALongReloadTellsWhatItWaitsFor(t *testing.T) {
 }
 
 func TestFollowingOutlivesADaemonRestart(t *testing.T) {
+	followTwice(t, `{"pid": 2}`, "warning: the daemon was restarted")
+}
+
+func TestFollowingOutlivesBeingCutOff(t *testing.T) {
+	followTwice(t, `{"pid": 1}`, "warning: this reader stood still for too long and was cut off")
+}
+
+// followTwice follows logs of the daemon with pid 1; the stream is cut, and
+// after that ping answers as given.
+func followTwice(t *testing.T, ping, warning string) {
+	t.Helper()
 	ctx, leave := context.WithCancel(patience(t))
 	defer leave()
 	var asked []string
@@ -127,8 +138,10 @@ func TestFollowingOutlivesADaemonRestart(t *testing.T) {
 			api.WriteEvent(w, api.StreamLog, api.LogLine{Name: "web", Text: "after\x1b[2J\r"})
 			http.NewResponseController(w).Flush()
 			<-r.Context().Done()
+		case api.Find(api.RoutePing).Path:
+			w.Write([]byte(ping))
 		default:
-			w.Write([]byte("{}"))
+			w.Write([]byte(`{"daemon": {"pid": 1}}`))
 		}
 	}))
 	code := make(chan int)
@@ -143,7 +156,7 @@ func TestFollowingOutlivesADaemonRestart(t *testing.T) {
 	if want := "0|web | before\n0|web | after\n"; out.String() != want {
 		t.Errorf("got %q", out)
 	}
-	if !slices.Equal(asked, []string{"15", "0"}) || !strings.Contains(errs.String(), "warning: the daemon was restarted") {
+	if !slices.Equal(asked, []string{"15", "0"}) || !strings.Contains(errs.String(), warning) {
 		t.Errorf("asked for %q lines, stderr %q", asked, errs)
 	}
 }

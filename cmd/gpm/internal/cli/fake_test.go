@@ -378,7 +378,7 @@ func (f *fake) logs(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, nil
 	}
 	for _, i := range found {
-		api.WriteEvent(w, api.StreamLog, api.LogLine{ID: i.ID, Name: i.Name, Stream: "out", Skipped: 3})
+		api.WriteEvent(w, api.StreamLog, api.LogLine{ID: -1, Instance: -1, Skipped: 3})
 		api.WriteEvent(w, api.StreamLog, api.LogLine{ID: i.ID, Name: i.Name, Stream: "out", At: time.Now(), Text: "live"})
 	}
 	http.NewResponseController(w).Flush()

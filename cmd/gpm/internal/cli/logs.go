@@ -65,17 +65,22 @@ func (s *session) showLogs(ctx context.Context, o *logOptions) error {
 	for _, i := range l.Instances {
 		p.widen(i.ID, i.Name)
 	}
-	query := o.query
+	query, pid := o.query, l.Daemon.PID
 	for {
 		err := p.stream(ctx, query)
 		if !errors.Is(err, api.ErrBroken) || !query.Follow {
 			return err
 		}
-		s.say.Warning("the daemon was restarted; lines written meanwhile are in the log files")
-		if _, err := s.client.Ping(ctx); err != nil {
+		d, err := s.client.Ping(ctx)
+		if err != nil {
 			return err
 		}
-		query.Lines = 0
+		why := "the daemon was restarted"
+		if d.PID == pid {
+			why = "this reader stood still for too long and was cut off"
+		}
+		s.say.Warning(why + "; lines written meanwhile are in the log files")
+		query.Lines, pid = 0, d.PID
 	}
 }
 
@@ -110,13 +115,13 @@ func (p *logPrinter) print(l api.LogLine) error {
 	case p.o.raw:
 		return p.printRaw(l)
 	}
-	p.widen(l.ID, l.Name)
 	s := p.s
-	text := term.Clean(l.Text)
-	colour := streamColour(l.Stream)
-	if l.Skipped > 0 {
-		text, colour = skipped(l.Skipped), term.Yellow
+	if l.Skipped > 0 { // of whatever app
+		_, err := s.out.Write([]byte(s.out.Paint(term.Yellow, skipped(l.Skipped)) + "\n"))
+		return err
 	}
+	p.widen(l.ID, l.Name)
+	text := term.Clean(l.Text)
 	if p.o.timestamp {
 		at := l.At
 		if at.IsZero() {
@@ -125,14 +130,14 @@ func (p *logPrinter) print(l api.LogLine) error {
 		text = at.In(s.zone).Format("2006-01-02T15:04:05") + " " + text
 	}
 	who := term.Pad(strconv.Itoa(l.ID), p.id) + "|" + term.Pad(term.Clean(l.Name), p.name) + " | "
-	_, err := s.out.Write([]byte(s.out.Paint(colour, who) + text + "\n"))
+	_, err := s.out.Write([]byte(s.out.Paint(streamColour(l.Stream), who) + text + "\n"))
 	return err
 }
 
 func (p *logPrinter) printRaw(l api.LogLine) error {
 	s := p.s
 	if l.Skipped > 0 {
-		s.say.Warning(fmt.Sprintf("%s: %s", l.Name, skipped(l.Skipped)))
+		s.say.Warning(skipped(l.Skipped))
 		return nil
 	}
 	to := s.out
