@@ -33,7 +33,7 @@ docs:
 	go test ./config ./cmd/gpm/internal/cli -run 'Reference|Docs' -update
 
 bench: build
-	@sh bench/bench.sh
+	@go run ./bench
 
 soak: build
 	go test ./e2e -run Soak -soak -timeout 30m -v

@@ -67,6 +67,8 @@ var house = []room{
 	{folder: "supervisor/internal/usage"},
 	{folder: "supervisor/internal/watch"},
 	{folder: "examples/sse-app"}, // people copy it: nothing of gpm in it
+	{folder: "bench"},
+	{folder: "bench/app"},
 	{folder: "bench/load"},
 	{folder: "bench/load/cmd/gpm-load", may: map[string]string{"bench/load": "its command line"}},
 	{folder: "e2e", may: map[string]string{"supervisor/api": "reads gpm list --json", "bench/load": "the ledger"}},

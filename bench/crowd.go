@@ -10,7 +10,7 @@ const listRuns = 30
 
 // few measures list and memory with four instances.
 func (b *bench) few(ctx context.Context, k kind) error {
-	list, mem := b.sheet.row("list, 4 instances: whole command, median, ms"), b.sheet.row("memory, 4 instances: RSS / PSS / private, MB")
+	list, mem := b.sheet.row("list, 4 instances: whole command, median, ms"), b.sheet.row("memory, 4 instances: RSS / PSS / private, MiB")
 	app := b.idle("idle", 4)
 	return b.with(ctx, k, []spec{app}, func(t tool) error {
 		all, err := b.startIdle(ctx, t, app)
@@ -25,7 +25,7 @@ func (b *bench) few(ctx context.Context, k kind) error {
 			return err
 		}
 		list.set(k, "%s", ms(m)).judge(k, "< 15 ms", m < 15*time.Millisecond)
-		mem.set(k, "%s", used).judge(k, "RSS < 25 MB", used.rss < 25e6)
+		mem.set(k, "%s", used).judge(k, "RSS < 25 MiB", used.rss < 25<<20)
 		return nil
 	})
 }
@@ -34,7 +34,7 @@ func (b *bench) few(ctx context.Context, k kind) error {
 // to start.
 func (b *bench) many(ctx context.Context, k kind) error {
 	const half = 100
-	list, mem := b.sheet.row("list, 200 instances: whole command, median, ms"), b.sheet.row("memory, 200 instances: RSS / PSS / private, MB")
+	list, mem := b.sheet.row("list, 200 instances: whole command, median, ms"), b.sheet.row("memory, 200 instances: RSS / PSS / private, MiB")
 	start := b.sheet.row("start of 100: all run / command returns, ms")
 	one, two := b.idle("one", half), b.idle("two", half)
 	return b.with(ctx, k, []spec{one, two}, func(t tool) error {
@@ -92,5 +92,5 @@ func observe(ctx context.Context, t tool, instances int) (time.Duration, memory,
 }
 
 func (m memory) String() string {
-	return fmt.Sprintf("%s / %s / %s", mb(m.rss), mb(m.pss), mb(m.private))
+	return fmt.Sprintf("%s / %s / %s", mib(m.rss), mib(m.pss), mib(m.private))
 }

@@ -72,7 +72,7 @@ func (b *bench) flood(ctx context.Context, k kind) error {
 		if err != nil {
 			return err
 		}
-		b.sheet.row("memory, highest during the logs (VmHWM), MB").set(k, "%s", mb(used.peak))
+		b.sheet.row("memory, highest during the logs (VmHWM), MiB").set(k, "%s", mib(used.peak))
 		return nil
 	})
 }

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 )
 
 // reload replaces four streaming servers on one port while clients come, and
-// counts those that are not served.
+// counts those that are not served. It is over when the processes of before are
+// gone: a command that returns sooner has not finished.
 func (b *bench) reload(ctx context.Context, k kind) error {
-	line := b.sheet.row("reload of 4 sse-app on one port: ms / requests failed of all")
+	line := b.sheet.row("reload of 4 sse-app on one port: old ones gone, ms / requests failed of all")
 	port, err := freePort()
 	if err != nil {
 		return err
@@ -29,16 +31,21 @@ func (b *bench) reload(ctx context.Context, k kind) error {
 		if !until(ctx, func() bool { n, err := t.online(ctx); return err == nil && n == app.instances && ask(address) == nil }) {
 			return fmt.Errorf("wait until %q serves: %w", app.name, ctx.Err())
 		}
+		old := running(b.sse)
 		clients, stop := context.WithCancel(ctx)
+		defer stop()
 		counted := make(chan [2]int, 1)
 		go func() { counted <- askOnAndOn(clients, address) }() // ends at stop
 		began := now()
-		err := t.reload(ctx, app.name)
+		if err := t.reload(ctx, app.name); err != nil {
+			return err
+		}
+		replaced := until(ctx, func() bool { return !slices.ContainsFunc(old, func(pid int) bool { return !gone(pid) }) })
 		took := since(began)
 		stop()
 		n := <-counted
-		if err != nil {
-			return err
+		if !replaced || len(running(b.sse)) != app.instances {
+			return fmt.Errorf("%d processes run after the reload of %v", len(running(b.sse)), old)
 		}
 		line.set(k, "%s / %d of %d", ms(took), n[1], n[0])
 		return nil

@@ -17,7 +17,6 @@ type memory struct {
 	rss     uint64 // pages shared between the processes count for each of them
 	pss     uint64 // shared pages are divided among those that share them: the sum is what the machine pays
 	private uint64
-	anon    uint64
 	peak    uint64 // VmHWM, the highest rss so far
 }
 
@@ -35,7 +34,6 @@ func memoryOf(pids []int) (memory, error) {
 		sum.rss += rollup["Rss"]
 		sum.pss += rollup["Pss"]
 		sum.private += rollup["Private_Clean"] + rollup["Private_Dirty"]
-		sum.anon += rollup["Anonymous"]
 		sum.peak += status["VmHWM"]
 	}
 	return sum, nil

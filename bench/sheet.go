@@ -128,5 +128,5 @@ func ms(d time.Duration) string {
 	return fmt.Sprintf("%.0f", f)
 }
 
-// mb is n bytes in megabytes (10^6).
-func mb(n uint64) string { return fmt.Sprintf("%.1f", float64(n)/1e6) }
+// mib is n bytes in MiB, the unit of ps, top and gpm list.
+func mib(n uint64) string { return fmt.Sprintf("%.1f", float64(n)/(1<<20)) }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -168,3 +169,5 @@ func contains(t *testing.T, text string, words ...string) {
 		}
 	}
 }
+
+func addr(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 race=-race
-export CGO_ENABLED=1
+export CGO_ENABLED=1 GORACE="atexit_sleep_ms=0" # many tests run the test binary as a program
 if ! command -v gcc >/dev/null 2>&1; then
     echo "no C compiler: tests run without the race detector"
     race="" CGO_ENABLED=0

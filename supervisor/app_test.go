@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -489,7 +490,7 @@ func TestShutdown(t *testing.T) {
 			}
 			if !keep {
 				if len(m.disk) != 0 {
-					t.Errorf("on record: %s", m.disk)
+					t.Errorf("on record: %v", slices.Collect(maps.Keys(m.disk)))
 				}
 				return
 			}

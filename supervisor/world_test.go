@@ -52,9 +52,9 @@ type machine struct {
 	plan     func(Launch) life
 	procs    []*fakeProc
 	pid      int
-	disk     map[string][]byte // committed records
-	staged   map[string][]byte // nil: forgotten
-	lazyDisk bool              // only Sync commits
+	disk     map[string]*Record // committed; as JSON when a daemon or a test reads it
+	staged   map[string]*Record // nil: forgotten
+	lazyDisk bool               // only Sync commits
 	onCommit func()
 	frozen   chan struct{} // non-nil: Sync waits for it
 	released []string
@@ -100,7 +100,7 @@ func bubble(t *testing.T, f func(m *machine)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &machine{
-			t: t, disk: map[string][]byte{}, staged: map[string][]byte{}, watched: map[string]func([]string){},
+			t: t, disk: map[string]*Record{}, staged: map[string]*Record{}, watched: map[string]func([]string){},
 			release: make(chan struct{}), off: make(chan struct{}), pid: 1000,
 		}
 		m.will(server)
@@ -130,9 +130,9 @@ func (m *machine) boot() {
 	m.daemons = append(m.daemons, d)
 	m.mu.Lock()
 	var records []Record
-	for _, b := range m.disk {
+	for app := range m.disk {
 		var r Record
-		if err := json.Unmarshal(b, &r); err != nil {
+		if err := json.Unmarshal(m.encoded(app), &r); err != nil {
 			m.t.Errorf("read record: %v", err)
 		}
 		records = append(records, r)
@@ -226,11 +226,7 @@ func (d *fakeDaemon) world() *World {
 		},
 		Settled: func(app string, index, gen int) { m.settle(app, index, gen, d) },
 		Save: func(r Record) {
-			b, err := json.Marshal(r)
-			if err != nil {
-				m.t.Errorf("write record: %v", err)
-			}
-			d.stage(r.App.Name, b)
+			d.stage(r.App.Name, &r)
 			m.checkRecord(r, d)
 		},
 		Forget: func(app string) { d.stage(app, nil) },
@@ -274,21 +270,21 @@ func (d *fakeDaemon) world() *World {
 	}
 }
 
-func (d *fakeDaemon) stage(app string, b []byte) {
+func (d *fakeDaemon) stage(app string, r *Record) {
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
 	if d.dead {
 		return
 	}
-	d.m.staged[app] = b
+	d.m.staged[app] = r
 	if !d.m.lazyDisk {
 		d.m.commit()
 	}
 }
 
 func (m *machine) commit() {
-	for app, b := range m.staged {
-		if m.disk[app] = b; b == nil {
+	for app, r := range m.staged {
+		if m.disk[app] = r; r == nil {
 			delete(m.disk, app)
 		}
 	}
@@ -716,5 +712,16 @@ func (m *machine) record(app string) string {
 	synctest.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return string(m.disk[app])
+	return string(m.encoded(app))
+}
+
+func (m *machine) encoded(app string) []byte {
+	if m.disk[app] == nil {
+		return nil
+	}
+	b, err := json.Marshal(m.disk[app])
+	if err != nil {
+		m.t.Errorf("write record: %v", err)
+	}
+	return b
 }
