@@ -192,7 +192,7 @@ func TestAKeeperThatNeverSpeaks(t *testing.T) {
 }
 
 func TestReadingStartsNothing(t *testing.T) {
-	for _, args := range []string{"list", "jlist", "ping", "logs", "describe x", "monit", "doctor", "flush", "stop x", "scale x 2", "save", "__complete stop x"} {
+	for _, args := range []string{"list", "jlist", "ping", "logs", "describe x", "monit", "flush", "stop x", "scale x 2", "save", "__complete stop x"} {
 		env, _, _ := world(t, nil)
 		env.Exe = filepath.Join(env.Environ[0][len("GPM_HOME="):], "spy")
 		mark := env.Exe + ".ran"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,8 +48,31 @@ func (s *session) checks(ctx context.Context) ([]api.Check, error) {
 	case !errors.Is(err, api.ErrNoDaemon):
 		return nil, err
 	}
-	daemon := api.Check{Name: "daemon", State: "missing", Detail: "gpm is not running: its own checks are left out", Fallback: "gpm start <file> starts it"}
-	return append([]api.Check{daemon, checkKernel("/proc/sys/kernel"), checkTrees("/sys/fs/cgroup")}, own...), nil
+	theirs, err = s.borrowed(ctx)
+	return append(theirs, own...), err
+}
+
+// borrowed asks a gpm that lives for this question only, in a home of its own:
+// only the hands that do the work know what they can do here.
+func (s *session) borrowed(ctx context.Context) (checks []api.Check, err error) {
+	t := *s
+	if t.home, err = os.MkdirTemp("", "gpm-doctor"); err != nil {
+		return nil, fmt.Errorf("make a home for the examination: %w", err)
+	}
+	defer os.RemoveAll(t.home)
+	t.client = api.Dial(t.home)
+	if err := t.ensureDaemon(ctx); err != nil {
+		return []api.Check{{Name: "daemon", State: "missing", Detail: err.Error()}}, nil
+	}
+	checks, err = t.client.Doctor(ctx)
+	checks = slices.DeleteFunc(checks, func(c api.Check) bool { return c.Name == "state folder" }) // not the user's
+	if _, e := t.client.Kill(ctx); err == nil && e != nil && !errors.Is(e, api.ErrBroken) {
+		err = e
+	}
+	if e := t.awaitEnd(ctx); err == nil {
+		err = e
+	}
+	return checks, err
 }
 
 // checkHome looks for what would let others read logs and environments.
@@ -87,32 +111,6 @@ func (s *session) checkBoot() api.Check {
 		c = api.Check{Name: c.Name, State: "ok", Detail: s.unitPath(u)}
 	}
 	return c
-}
-
-// checkKernel tells whether bind() of unmodified apps can be answered.
-func checkKernel(root string) api.Check {
-	c := api.Check{Name: "held listeners", State: "ok"}
-	release, err := os.ReadFile(filepath.Join(root, "osrelease"))
-	if err != nil {
-		c.State, c.Detail, c.Fallback = "missing", "not Linux", "apps start plainly"
-		return c
-	}
-	actions, err := os.ReadFile(filepath.Join(root, "seccomp/actions_avail"))
-	c.Detail = "Linux " + strings.TrimSpace(string(release)) + " has seccomp notification"
-	if err != nil || !strings.Contains(string(actions), "user_notif") {
-		c.State = "missing"
-		c.Detail = "Linux " + strings.TrimSpace(string(release)) + " has no seccomp notification (5.10 and newer have)"
-		c.Fallback = "apps start plainly: a restart refuses connections"
-	}
-	return c
-}
-
-// checkTrees tells how a process tree can be ended.
-func checkTrees(root string) api.Check {
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return api.Check{Name: "process trees", State: "ok", Detail: "cgroup v2"}
-	}
-	return api.Check{Name: "process trees", State: "limited", Detail: "no cgroup v2 at " + root, Fallback: "process groups, and a sweep for orphans"}
 }
 
 func (s *session) printChecks(checks []api.Check) {
