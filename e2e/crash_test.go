@@ -27,7 +27,7 @@ func TestAnAppThatIgnoresEverySignal(t *testing.T) {
 			t.Errorf("after %s the last exit is %+v", verb, e)
 		}
 	}
-	contains(t, g.ok("describe", "deaf"), "SIGKILL", "kill_timeout")
+	contains(t, g.ok("describe", "deaf"), "did not end within 300ms, sending SIGKILL", "ended by SIGKILL")
 }
 
 // Whoever is told to end is told by the signal he wants, once, and has the time
@@ -73,6 +73,7 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 			script += "\nuntil [ -s pid.tmp ]; do sleep 0.01; done; mv pid.tmp pid; until [ -e die ]; do sleep 0.02; done; exit 9"
 			g.ok("start", g.conf(g.app("wrap", script, keys{"env": keys{"ADDR": addr(port)}, "autorestart": false, "kill_timeout": 2000})))
 			for _, end := range []string{"crash", "stop", "delete"} {
+				g.until("it has a child", func() bool { return exists(g.path("pid")) })
 				child, err := strconv.Atoi(strings.TrimSpace(g.read(g.path("pid"))))
 				if err != nil {
 					t.Fatal(err)
@@ -102,7 +103,6 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 				}
 				if end != "delete" {
 					g.ok("start", "wrap")
-					g.until("it has a child", func() bool { return exists(g.path("pid")) })
 				}
 			}
 		})

@@ -11,7 +11,7 @@ A stream:            curl -N http://localhost:8080/stream
 Three things to try
   kill one           kill -9 <a pid from the table>; bin/gpm list
   read the logs      bin/gpm logs sse-app
-  reload all         bin/gpm reload sse-app       (streams that run are told, new ones wait)
+  change it          edit examples/sse-app/model.go; make build     (gpm sees the new binary and reloads all four)
 
 bin/gpm monit shows it live; bin/gpm kill ends everything.
 END

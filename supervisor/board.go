@@ -162,7 +162,11 @@ func (b *board) list() []Status {
 		e := b.entries[name]
 		for _, i := range slices.Sorted(maps.Keys(e.places)) {
 			p := e.places[i]
-			r = append(r, Status{Snapshot: p, Usage: e.usage[i], Watching: len(p.App.Watch) > 0 && p.Wanted})
+			st := Status{Snapshot: p, Watching: len(p.App.Watch) > 0 && p.Wanted}
+			if p.PID != 0 || p.Draining > 0 { // a reading outlives the process it is of
+				st.Usage = e.usage[i]
+			}
+			r = append(r, st)
 		}
 	}
 	return r

@@ -58,12 +58,18 @@ func (d *daemon) snapshot(list []supervisor.Status) api.List {
 
 func (d *daemon) list(w http.ResponseWriter, r *http.Request) {
 	list, err := d.targets(r)
+	if err == nil && slices.ContainsFunc(list, unmeasured) {
+		d.sampler.sample(d.hands) // just started: "0 bytes" would be a lie
+		list, err = d.targets(r)
+	}
 	if err != nil {
 		fail(w, err)
 		return
 	}
 	reply(w, d.snapshot(list))
 }
+
+func unmeasured(s supervisor.Status) bool { return s.PID != 0 && s.Memory == 0 }
 
 // targets are the instances that a GET names with ?target=, or all.
 func (d *daemon) targets(r *http.Request) ([]supervisor.Status, error) {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ const sampleEvery = 2 * time.Second
 // all of them, then each process once.
 type sampler struct {
 	brain  *supervisor.Supervisor
+	mu     sync.Mutex // one sample at a time: its goroutine's, or that of a list of new processes
 	read   *usage.Sampler
 	latest atomic.Pointer[usage.Host]
 }
@@ -42,6 +44,8 @@ func (s *sampler) run(stop <-chan struct{}, h *hands) {
 }
 
 func (s *sampler) sample(h *hands) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	host, err := s.read.Host()
 	if err != nil {
 		h.log.Error("look at the host", "error", err)
