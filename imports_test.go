@@ -71,7 +71,7 @@ var house = []room{
 	{folder: "bench/app"},
 	{folder: "bench/load"},
 	{folder: "bench/load/cmd/gpm-load", may: map[string]string{"bench/load": "its command line"}},
-	{folder: "e2e", may: map[string]string{"supervisor/api": "reads gpm list --json", "bench/load": "the ledger"}},
+	{folder: "e2e", may: map[string]string{"config": "the shape of describe --json", "supervisor/api": "reads gpm list --json", "bench/load": "the ledger"}},
 }
 
 // onlyIn are libraries that one room owns.

@@ -6,7 +6,8 @@
 //	go run ./bench -only respawn,few    some of it
 //
 // It exits 0 when a mark is missed: a busy machine misses marks. The table says
-// so, and "chrt -f 10 go run ./bench" (root) measures past what else is running.
+// so, and the load average beside it says how busy the machine was. Do not run
+// it with a real-time scheduling class: the supervised processes inherit it.
 package main
 
 import (
@@ -58,46 +59,52 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := measure(ctx, *gpmExe, *sseExe, *only, *peers); err != nil {
+	report, err := measure(ctx, *gpmExe, *sseExe, *only, *peers)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	// Only now: a reader that leaves kills whoever writes to it.
+	fmt.Print(report)
 }
 
-func measure(ctx context.Context, gpmExe, sseExe, only string, peers bool) error {
+// measure cleans up behind itself and returns what there is to print.
+func measure(ctx context.Context, gpmExe, sseExe, only string, peers bool) (string, error) {
 	if runtime.GOOS != "linux" {
-		return fmt.Errorf("needs Linux")
+		return "", fmt.Errorf("needs Linux")
 	}
 	b, err := open(ctx, sseExe)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer b.close()
 	gpmExe, err = filepath.Abs(gpmExe)
 	if err != nil {
-		return err
+		return "", err
 	}
 	b.sheet = &sheet{kinds: findTools(ctx, gpmExe)}
 	if !peers {
 		b.sheet.kinds = b.sheet.kinds[:1]
 	}
 	if why := b.sheet.kinds[0].missing; why != "" {
-		return fmt.Errorf("%s: %s; make build makes it", gpmExe, why)
+		return "", fmt.Errorf("%s: %s; make build makes it", gpmExe, why)
 	}
 	machine := machineLine(ctx)
-	ctx, cancel := context.WithTimeout(ctx, budget)
+	limited, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	began := time.Now()
-	if err := b.floor(ctx); err != nil {
-		return err
+	if err := b.floor(limited); err != nil {
+		return "", err
 	}
 	for _, s := range sections {
 		if only == "" || slices.Contains(strings.Split(only, ","), s.name) {
-			b.measure(ctx, s)
+			b.measure(limited, s)
+		}
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("interrupted")
 		}
 	}
-	b.report(machine, time.Since(began))
-	return nil
+	return b.report(machine, time.Since(began)), nil
 }
 
 // open makes the folder of this run, and in it what is supervised.

@@ -44,13 +44,16 @@ func load() string {
 	return first
 }
 
-func (b *bench) report(machine string, took time.Duration) {
-	fmt.Printf("%s; %s after %.0f s; measured on %s\n\n", machine, load(), took.Seconds(), time.Now().Format("2006-01-02"))
-	b.sheet.write(os.Stdout)
-	fmt.Println()
+// report is the machine, the table and how to read it, as Markdown.
+func (b *bench) report(machine string, took time.Duration) string {
+	var w strings.Builder
+	fmt.Fprintf(&w, "%s; %s after %.0f s; measured on %s\n\n", machine, load(), took.Seconds(), time.Now().Format("2006-01-02"))
+	b.sheet.write(&w)
+	fmt.Fprintln(&w)
 	for _, n := range append(b.notes, method...) {
-		fmt.Println("-", n)
+		fmt.Fprintln(&w, "-", n)
 	}
 	missed, marks := b.sheet.missed()
-	fmt.Printf("\n%d of %d marks met\n", marks-missed, marks)
+	fmt.Fprintf(&w, "\n%d of %d marks met\n", marks-missed, marks)
+	return w.String()
 }

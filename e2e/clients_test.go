@@ -200,3 +200,17 @@ func (g *gpm) underLoad(o load.Options, f func()) *load.Ledger {
 	}
 	return r.l
 }
+
+// onlyAccepted fails if more was lost than what so many processes had accepted
+// when they ended without a farewell: a few requests each, none of them refused
+// and none left waiting.
+func (g *gpm) onlyAccepted(l *load.Ledger, ends int) {
+	g.t.Helper()
+	broken := 0
+	for _, c := range []load.Class{load.Reset, load.Cut, load.Empty} {
+		broken += l.Count(load.Request, c)
+	}
+	if l.Bad() > broken || broken > 10*ends || l.Count(load.Request, load.Complete) == 0 {
+		g.t.Errorf("%d processes ended; %d requests broken\n%v", ends, broken, l)
+	}
+}

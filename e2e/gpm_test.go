@@ -93,6 +93,9 @@ func newGPM(t *testing.T) *gpm {
 				g.until("keeper and daemon end", func() bool { return !alive(pid) })
 			}
 		}
+		if left := g.left(); len(left) > 0 {
+			t.Errorf("after gpm kill these are left: %q", left)
+		}
 		b, _ := os.ReadFile(filepath.Join(home, "gpm.log"))
 		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
 			if bytes.Contains(b, []byte(bad)) {
@@ -105,6 +108,20 @@ func newGPM(t *testing.T) *gpm {
 		os.RemoveAll(home)
 	})
 	return g
+}
+
+// left are the processes that run with this home in their environment.
+func (g *gpm) left() (r []string) {
+	want := []byte("\x00GPM_HOME=" + g.home + "\x00")
+	procs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range procs {
+		b, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(append([]byte{0}, b...), want) {
+			cmd, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+			r = append(r, path+" "+string(bytes.ReplaceAll(cmd, []byte{0}, []byte{' '})))
+		}
+	}
+	return r
 }
 
 type output struct {

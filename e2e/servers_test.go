@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gpm/supervisor/api"
@@ -38,6 +39,10 @@ var servers = []server{
 		tool(t, "node")
 		return map[string]any{"script": testdata(t, "node/server.js")}
 	}},
+	{name: "node cluster", app: func(t *testing.T, _ *gpm, _ int) map[string]any {
+		tool(t, "node")
+		return map[string]any{"script": testdata(t, "node/cluster.js")}
+	}},
 	{name: "npm start", app: func(t *testing.T, _ *gpm, _ int) map[string]any {
 		tool(t, "node")
 		return map[string]any{"script": testdata(t, "node/start.sh")}
@@ -58,14 +63,11 @@ var servers = []server{
 			"args": []string{"--workers", "2", "--bind", fmt.Sprintf("0.0.0.0:%d", port), "wsgi:app"},
 		}
 	}},
-	{name: "uvicorn", app: func(t *testing.T, _ *gpm, port int) map[string]any {
-		if err := exec.Command(debianPython, "-c", "import uvicorn").Run(); err != nil {
-			t.Skip("python3-uvicorn is not installed")
-		}
-		return map[string]any{
-			"script": debianPython, "interpreter": "none", "cwd": testdata(t, "python"),
-			"args": []string{"-m", "uvicorn", "--host", "0.0.0.0", "--port", strconv.Itoa(port), "asgi:app"},
-		}
+	{name: "uvicorn", app: uvicorn},
+	{name: "uvicorn with workers", app: func(t *testing.T, g *gpm, port int) map[string]any {
+		app := uvicorn(t, g, port)
+		app["args"] = append(app["args"].([]string), "--workers", "2")
+		return app
 	}},
 	{name: "nginx", app: func(t *testing.T, g *gpm, port int) map[string]any {
 		return map[string]any{"script": tool(t, "nginx"), "interpreter": "none", "args": []string{"-c", g.write("nginx.conf", nginxConf(g.dir, port))}}
@@ -79,6 +81,16 @@ var servers = []server{
 			"args": []string{"-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp", g.dir, "Srv"},
 		}
 	}},
+}
+
+func uvicorn(t *testing.T, _ *gpm, port int) map[string]any {
+	if err := exec.Command(debianPython, "-c", "import uvicorn").Run(); err != nil {
+		t.Skip("python3-uvicorn is not installed")
+	}
+	return map[string]any{
+		"script": debianPython, "interpreter": "none", "cwd": testdata(t, "python"),
+		"args": []string{"-m", "uvicorn", "--host", "0.0.0.0", "--port", strconv.Itoa(port), "asgi:app"},
+	}
 }
 
 func testdata(t *testing.T, name string) string {
@@ -115,7 +127,6 @@ func TestUnmodifiedServers(t *testing.T) {
 			g, port := newGPM(t), freePort(t)
 			app := s.app(t, g, port)
 			app["name"], app["instances"] = "srv", 4
-			app["restart_delay"] = 1500 // so that it is certainly down for a while
 			if app["env"] == nil {
 				app["env"] = map[string]string{"PORT": strconv.Itoa(port)}
 			}
@@ -170,12 +181,18 @@ func (g *gpm) queued(s server, port int) {
 	g.t.Helper()
 	old := g.freeze("srv")
 	waiting := visit(g.t, port, s.path, 100)
+	resume := g.pauseDaemon() // so that it is certainly down for a while
 	slay(g.t, old)
-	g.until("it is down", func() bool { return g.instance("srv", 0).Status == api.Waiting })
+	g.until("all its processes are dead", func() bool {
+		for pid := range old {
+			if alive(pid) {
+				return false
+			}
+		}
+		return true
+	})
 	waiting = append(waiting, visit(g.t, port, s.path, 100)...)
-	if now := g.instance("srv", 0); now.PID != 0 {
-		g.t.Fatalf("it came up too soon to prove anything: %+v", now)
-	}
+	resume()
 	by := answers(g.t, waiting)
 	successors := g.owners("srv")
 	for pid := range by {
@@ -188,6 +205,25 @@ func (g *gpm) queued(s server, port int) {
 	}
 	if e := g.instance("srv", 0).LastExit; e == nil || e.Signal != "SIGKILL" {
 		g.t.Errorf("last exit %+v, SIGKILL is expected", e)
+	}
+}
+
+// pauseDaemon makes the daemon stand still: nothing is started until resume.
+func (g *gpm) pauseDaemon() (resume func()) {
+	g.t.Helper()
+	daemon := g.pid("gpm.pid")
+	if daemon <= 1 {
+		g.t.Fatalf("daemon has pid %d", daemon)
+	}
+	if err := syscall.Kill(daemon, syscall.SIGSTOP); err != nil {
+		g.t.Fatalf("pause the daemon: %v", err)
+	}
+	g.t.Cleanup(func() { syscall.Kill(daemon, syscall.SIGCONT) }) // it is alive: nobody ended it
+	g.until("the daemon stands still", func() bool { return state(daemon) == 'T' })
+	return func() {
+		if err := syscall.Kill(daemon, syscall.SIGCONT); err != nil {
+			g.t.Fatalf("resume the daemon: %v", err)
+		}
 	}
 }
 

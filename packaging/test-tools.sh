@@ -10,7 +10,7 @@ need node nodejs
 need python3 python3
 need nginx nginx-light
 need gunicorn gunicorn
-need java default-jdk-headless
+need javac default-jdk-headless
 need tmux tmux
 [ -f /usr/lib/python3/dist-packages/uvicorn/__init__.py ] || missing="$missing python3-uvicorn"
 [ -z "$missing" ] && exit 0

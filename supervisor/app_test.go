@@ -70,6 +70,36 @@ func TestRolloutIsOneByOne(t *testing.T) {
 	})
 }
 
+// The caller of a long rollout leaves: it goes on, and the app still answers.
+func TestRolloutWithoutItsCaller(t *testing.T) {
+	bubble(t, func(m *machine) {
+		allOK(t, m.start(webApp("web", 40)), 40)
+		m.will(life{listens: time.Second, dies: time.Millisecond})
+		ctx, cancel := context.WithTimeout(m.t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		r, err := m.sup().Act(ctx, Reload, []string{"web"}, nil)
+		if took := time.Since(began); err != nil || took != 1500*time.Millisecond {
+			t.Fatalf("after %s: %v", took, err)
+		}
+		if len(r) != 2 || !r[0].OK || r[1].OK || !strings.Contains(r[1].Reason, "goes on in the background") {
+			t.Errorf("%+v", r)
+		}
+		pass(30 * time.Second)
+		began = time.Now()
+		allOK(t, m.act(Reset, "web-0"), 1)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("the app was deaf for %s", took)
+		}
+		pass(10 * time.Second)
+		for i := range 40 {
+			if s := m.wantState("web", i, Online); s.Gen != 2 {
+				t.Errorf("web-%d: generation %d", i, s.Gen)
+			}
+		}
+	})
+}
+
 func TestRolloutStopsAtTheFirstFailure(t *testing.T) {
 	bubble(t, func(m *machine) {
 		app := webApp("web", 3)

@@ -76,12 +76,17 @@ func TestReloadWithHangingDisk(t *testing.T) {
 		allOK(t, m.start(webApp("web", 1)), 1)
 		synctest.Wait()
 		m.frozen = make(chan struct{})
+		before := len(goroutines())
 		for n := range 5 {
 			allOK(t, m.act(Reload, "web"), 1)
 			pass(retireTime)
 			if got := m.procs[n].got(); !slices.Equal(got, []string{"SIGINT"}) {
 				t.Fatalf("the old one got %v", got)
 			}
+		}
+		pass(time.Second)
+		if n := len(goroutines()); n != before+1 { // one waits for the disk, in World.Sync
+			t.Errorf("%d goroutines more", n-before)
 		}
 		close(m.frozen)
 	})
@@ -143,6 +148,9 @@ func TestReloadThatCannotBeEnded(t *testing.T) {
 		if !strings.Contains(o.Reason, "not ready") || !strings.Contains(o.Reason, "still alive") {
 			t.Errorf("reason %q", o.Reason)
 		}
+		if s := m.wantState("web", 0, Online); !strings.HasPrefix(s.Reason, "the last reload failed: not ready") {
+			t.Errorf("reason %q", s.Reason)
+		}
 		// It is nobody else's trouble.
 		m.will(server)
 		allOK(t, m.act(Restart, "web"), 1)
@@ -190,6 +198,23 @@ func TestReloadWithNewSpec(t *testing.T) {
 		if m.proc("web", 0).l.App.Env["V"] != "2" || !strings.Contains(m.record("web"), `"/srv/worker"`) {
 			t.Error("the new spec was forgotten")
 		}
+	})
+}
+
+// A worker is replaced by a server: from then on it has to listen.
+func TestReloadLearnsThatItListens(t *testing.T) {
+	bubble(t, func(m *machine) {
+		app := webApp("web", 1)
+		m.will(hermit)
+		allOK(t, m.start(app), 1)
+		app.Script = "/srv/server"
+		m.will(server)
+		allOK(t, m.reload(app), 1)
+		if !m.status("web", 0).Listens {
+			t.Error("not known to listen")
+		}
+		m.will(hermit)
+		failed(t, m.act(Reload, "web"), 1)
 	})
 }
 
@@ -360,7 +385,11 @@ func TestNotStoppedWhileDraining(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		m.will(server)
-		allOK(t, m.act(Start, "web"), 1) // a start need not wait for it
+		began := time.Now()
+		allOK(t, m.act(Start, "web"), 1)
+		if took := time.Since(began); took != 50*time.Millisecond {
+			t.Errorf("took %s: a start need not wait for it", took)
+		}
 		pass(3 * time.Second)
 		m.wantState("web", 0, Online)
 	})

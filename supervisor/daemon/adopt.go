@@ -29,7 +29,8 @@ func (d *daemon) recover() {
 		known[records[i].App.Name] = &records[i]
 	}
 	d.restoreListeners(known)
-	pipes := d.keptPipes()
+	children := append(slices.Clone(d.inventory.Children), d.strays(records)...)
+	pipes := d.keptPipes() // also what was just taken out of strays
 	var all []logs.Pipe
 	for _, p := range pipes {
 		all = append(all, p)
@@ -38,7 +39,6 @@ func (d *daemon) recover() {
 		d.warn("some log lines of the last moments may be missing or doubled: " + err.Error())
 	}
 	var alive []supervisor.Survivor
-	children := append(slices.Clone(d.inventory.Children), d.strays(records)...)
 	for _, c := range children {
 		at, err := parsePlace(c.Tag)
 		if err != nil || !wanted(known[at.App], at.Index) {
@@ -174,9 +174,10 @@ func (d *daemon) clear(alive []supervisor.Survivor) {
 	}
 }
 
-// strays are processes on record that live though the keeper does not know
-// them: keeper and daemon both died. They are watched from here on; their
-// descriptors are taken out of them.
+// strays are processes on record that the keeper does not know: keeper and
+// daemon both died. Those that live are watched from here on; descriptors that
+// did not come back from systemd's store are taken out of them. Those that ended
+// unseen may have left last words in a pipe that did come back.
 func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -186,7 +187,15 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 				at := place{rec.App.Name, ir.Index, p.Gen}
 				id := proc.Identity{PID: p.PID, Start: p.Start, Boot: p.Boot}
 				known := slices.ContainsFunc(d.inventory.Children, func(c keeper.Child) bool { return c.Tag == at.String() })
-				if known || !id.Alive() {
+				if known {
+					continue
+				}
+				if !id.Alive() {
+					if d.keeps(at) {
+						r = append(r, keeper.Child{PID: p.PID, Start: p.Start, Tag: at.String(), Exit: &keeper.Exit{
+							PID: p.PID, Tag: at.String(), Code: -1, Unknown: true, At: time.Now(),
+						}})
+					}
 					continue
 				}
 				c, err := d.link.Adopt(ctx, p.PID, p.Start, at.String())
@@ -200,6 +209,23 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 		}
 	}
 	return r
+}
+
+// keeps tells whether the keeper holds a log pipe of that process.
+func (d *daemon) keeps(at place) bool {
+	return slices.ContainsFunc(streams, func(stream string) bool { return d.hasPipe(at.log(stream)) })
+}
+
+func (d *daemon) hasPipe(name string) bool {
+	return d.inventory.Files[name] != nil && d.inventory.Files[name+journal] != nil
+}
+
+// makeRoom is the daemon's last act when its keeper was killed and somebody else
+// starts the next one, who waits for the lock that this daemon has too. What the
+// keeper held is in systemd's store.
+func (d *daemon) makeRoom() error {
+	d.log.Warn("the keeper was killed; whoever started it starts the next one")
+	return errors.Join(d.store.Sync(), keeper.Abandon(d.inventory.Files, d.link.Unanswered()))
 }
 
 // replaceKeeper is the daemon's last act when its keeper was killed: a new one

@@ -220,13 +220,17 @@ func (d *daemon) wait(ended <-chan error, server *http.Server) error {
 		d.leave("a part of the daemon ended")
 	}
 	d.log.Info("daemon ends", "why", d.why, "error", err)
+	gone := errors.Is(err, keeper.ErrGone)
+	if gone && d.inventory.Foreground {
+		return d.makeRoom()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	_ = server.Shutdown(ctx) // answers that are on their way; streams end by d.ending
 	if e := d.store.Sync(); e != nil {
 		d.log.Error("write records", "error", e)
 	}
-	if errors.Is(err, keeper.ErrGone) {
+	if gone {
 		return d.replaceKeeper()
 	}
 	if d.last {

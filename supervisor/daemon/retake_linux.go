@@ -17,9 +17,13 @@ import (
 // retake takes the descriptors of a process out of it, because everybody who
 // held them for us is dead: the read ends of its log pipes, by opening what is
 // behind its fd 1 and 2 (the app has them open for reading too, so nothing in
-// them was lost), and its listeners (pidfd_getfd, Linux 5.6).
+// them was lost), and its listeners (pidfd_getfd, Linux 5.6). What the keeper
+// holds is not taken again.
 func (d *daemon) retake(at place, pid int) {
 	for i, stream := range streams {
+		if d.hasPipe(at.log(stream)) {
+			continue // with its journal: what is between pipe and file is not lost
+		}
 		p, err := logs.Reopen(fmt.Sprintf("/proc/%d/fd/%d", pid, i+1), at.log(stream))
 		if err == nil {
 			d.inventory.Files[at.log(stream)], d.inventory.Files[at.log(stream)+journal] = p.Read, p.Journal

@@ -1,9 +1,9 @@
 package keeper
 
 import (
+	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -234,9 +234,11 @@ func (k *keeper) ready() {
 	k.daemon.ready = true
 	k.trial = nil
 	k.program.ready(k.daemon.exe, k.daemon.pid)
-	if k.foreground {
-		k.notifySystemd("READY=1\nMAINPID=" + strconv.Itoa(os.Getpid()))
+	for _, f := range k.silenced {
+		k.receive(f)
 	}
+	k.silenced = nil
+	k.notifySystemd(fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=the daemon runs, pid %d", os.Getpid(), k.daemon.pid))
 }
 
 // restartLater plans the next life after one that lasted for life.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,8 +29,14 @@ type house struct {
 	lock, api int // the locked gpm.lock, the listening gpm.sock
 }
 
-// enter takes possession of a home folder, making it if need be.
-func enter(dir string) (house, error) {
+// lockLimit is how long a killed keeper's daemon may take to end.
+const lockLimit = 10 * time.Second
+
+// enter takes possession of a home folder, making it if need be. api is a socket
+// that came back from systemd, or 0: it goes on if it is gpm.sock still. In the
+// foreground nobody but us replaces a killed keeper, so its daemon, which has the
+// lock too, is about to end.
+func enter(dir string, api int, foreground bool) (house, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return house{}, fmt.Errorf("use home %q: %w", dir, err)
@@ -42,6 +49,9 @@ func enter(dir string) (house, error) {
 		return house{}, fmt.Errorf("use home %q: cannot write into it: open %q: %w", dir, h.path(lockName), err)
 	}
 	err = unix.Flock(h.lock, unix.LOCK_EX|unix.LOCK_NB)
+	if _, lives := Running(dir); foreground && !lives && errors.Is(err, unix.EWOULDBLOCK) {
+		err = lockWithin(h.lock, lockLimit)
+	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		unix.Close(h.lock)
 		who := ""
@@ -57,10 +67,42 @@ func enter(dir string) (house, error) {
 	if err := h.sign(); err != nil {
 		return house{}, err
 	}
+	if h.isAPI(api) {
+		h.api = api
+		return h, nil
+	}
 	if h.api, err = listen(h.path(sockName)); err != nil {
 		return house{}, err
 	}
 	return h, nil
+}
+
+// lockWithin waits for the lock; EWOULDBLOCK if it is not free in time. Then the
+// goroutine waits on until the process ends, which is soon.
+func lockWithin(fd int, limit time.Duration) error {
+	locked := make(chan error, 1)
+	go func() { locked <- ignoringEINTR(func() error { return unix.Flock(fd, unix.LOCK_EX) }) }()
+	select {
+	case err := <-locked:
+		return err
+	case <-time.After(limit):
+		return unix.EWOULDBLOCK
+	}
+}
+
+// isAPI tells whether fd is what clients of gpm.sock reach. A keeper that ends
+// in order unlinks gpm.sock, so one that is there with that name is this one.
+func (h house) isAPI(fd int) bool {
+	if fd <= 0 {
+		return false
+	}
+	name, err := unix.Getsockname(fd)
+	at, ok := name.(*unix.SockaddrUnix)
+	if err != nil || !ok || at.Name != h.path(sockName) {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Lstat(at.Name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK
 }
 
 func (h house) path(name string) string { return filepath.Join(h.dir, name) }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // journal writes the keeper's few lines to stderr from a goroutine of its own:
@@ -51,21 +49,5 @@ func (j *journal) flush() {
 	select {
 	case <-written:
 	case <-limit:
-	}
-}
-
-// notifySystemd sends a state to whoever set NOTIFY_SOCKET, if anybody.
-func (k *keeper) notifySystemd(state string) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err == nil {
-		defer unix.Close(fd)
-		err = unix.Sendto(fd, []byte(state), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path}) // "@": abstract
-	}
-	if err != nil {
-		k.logf("notify %q: %v", path, err)
 	}
 }

@@ -32,7 +32,8 @@ const (
 type Option int
 
 // Foreground keeps stderr where it is instead of moving it to gpm.log, and tells
-// systemd (NOTIFY_SOCKET) when the daemon is ready.
+// systemd (NOTIFY_SOCKET) when the daemon is ready. Systemd also keeps a duplicate
+// of each descriptor for the keeper that it starts after this one was killed.
 const Foreground Option = 1
 
 // Names of descriptors that every Inventory has besides the stored ones. They

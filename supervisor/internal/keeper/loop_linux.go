@@ -26,7 +26,9 @@ type keeper struct {
 
 	files    map[string]int // by name; closed when dropped
 	capacity capacity
-	null     int // /dev/null
+	null     int       // /dev/null
+	fdstore  *fdStore  // nil: nobody keeps descriptors for us
+	silenced []*filter // came back from fdstore; received from when a daemon knows their processes
 
 	hold       string // why calls cannot be trapped; "": they can
 	noNewPrivs bool
@@ -112,6 +114,9 @@ func (k *keeper) run() int {
 		k.step()
 	}
 	k.home.leave()
+	if k.code == ExitOK { // else something lives on, and needs it
+		k.vacate()
+	}
 	return k.code
 }
 
@@ -142,6 +147,9 @@ func (k *keeper) step() {
 	case d := <-k.writable:
 		d.blocked = false
 		k.flush(d)
+	case <-k.fdstore.retries():
+		k.fdstore.retry = nil
+		k.flushStore()
 	case <-k.restart:
 		k.startDaemon()
 	case <-k.trial:
@@ -216,7 +224,7 @@ func (k *keeper) store(p *packet) error {
 	if p.Name == "" || strings.HasPrefix(p.Name, ReservedPrefix) {
 		return fmt.Errorf("store a descriptor: the name %q is not allowed", p.Name)
 	}
-	old, replaced := k.files[p.Name]
+	_, replaced := k.files[p.Name]
 	if !replaced && len(k.files) >= k.capacity.files {
 		return fmt.Errorf("store %q: %d descriptors are kept already, half of what ulimit -n allows", p.Name, len(k.files))
 	}
@@ -224,20 +232,15 @@ func (k *keeper) store(p *packet) error {
 	if err != nil {
 		return err
 	}
-	if replaced {
-		unix.Close(old)
-	}
-	k.files[p.Name] = fd
+	k.keep(p.Name, fd)
 	return nil
 }
 
 func (k *keeper) drop(name string) error {
-	fd, ok := k.files[name]
-	if !ok || strings.HasPrefix(name, ReservedPrefix) {
+	if _, ok := k.files[name]; !ok || strings.HasPrefix(name, ReservedPrefix) {
 		return fmt.Errorf("drop %q: no such descriptor is stored", name)
 	}
-	delete(k.files, name)
-	unix.Close(fd)
+	k.discard(name)
 	return nil
 }
 
@@ -249,9 +252,7 @@ func (k *keeper) terminate() {
 	k.terminating = true
 	k.overtime = time.After(terminateLimit)
 	k.post(message{Type: msgTerminate}, nil)
-	if k.foreground {
-		k.notifySystemd("STOPPING=1")
-	}
+	k.notifySystemd("STOPPING=1")
 }
 
 func (k *keeper) logf(format string, args ...any) {

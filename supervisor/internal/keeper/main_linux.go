@@ -40,6 +40,7 @@ func build(home, exe string, foreground bool) (*keeper, error) {
 	if !filepath.IsAbs(exe) {
 		return nil, fmt.Errorf("run the keeper: the path of gpm, %q, is not absolute", exe)
 	}
+	back, twice := reclaim()
 	if err := closeInherited(os.Getenv(envTakeover)); err != nil {
 		return nil, err
 	}
@@ -55,14 +56,23 @@ func build(home, exe string, foreground bool) (*keeper, error) {
 	if before != nil {
 		h, err = before.house(home)
 	} else {
-		h, err = enter(home)
+		h, err = enter(home, back[APIFile], foreground)
 	}
 	if err != nil {
 		return nil, err
 	}
 	k := newKeeper(h, program)
 	k.foreground = foreground
-	k.files[APIFile], k.files[LockFile] = h.api, h.lock
+	k.files[LockFile] = h.lock
+	if foreground {
+		if k.fdstore, err = newFDStore(); err != nil {
+			return nil, fmt.Errorf("talk to systemd: %w", err)
+		}
+	}
+	k.comeBack(back, twice)
+	if h.api != back[APIFile] {
+		k.keep(APIFile, h.api)
+	}
 	if k.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("open /dev/null: %w", err)
 	}

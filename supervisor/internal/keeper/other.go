@@ -28,6 +28,9 @@ func Connect(int) (*Link, Inventory, error) { return nil, Inventory{}, ErrUnsupp
 // Replace returns ErrUnsupported.
 func Replace(string, string, map[string]*os.File, []Child, []*trap.Trap) error { return ErrUnsupported }
 
+// Abandon returns ErrUnsupported.
+func Abandon(map[string]*os.File, []*trap.Trap) error { return ErrUnsupported }
+
 // Close returns ErrUnsupported, as do all methods.
 func (*Link) Close() error { return ErrUnsupported }
 

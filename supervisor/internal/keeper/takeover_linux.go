@@ -59,6 +59,36 @@ func Replace(home, exe string, files map[string]*os.File, children []Child, trap
 	return nil
 }
 
+// Abandon is for a daemon whose keeper was killed and is not to be replaced by
+// it: it answers the traps that nobody can judge any more, for the kernel would
+// let those calls wait for ever while somebody keeps the notify descriptors. A
+// bind() finds its address in use, so that its process ends and the next one is
+// held; any other call goes on. files are those of the Inventory.
+func Abandon(files map[string]*os.File, traps []*trap.Trap) error {
+	var errs []error
+	for _, t := range traps {
+		f := files[t.Filter]
+		if f == nil {
+			continue
+		}
+		fd, err := duplicate(f)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if t.Call == trap.Bind {
+			err = trap.Fail(fd, t.Notification.ID, unix.EADDRINUSE)
+		} else {
+			err = trap.Pass(fd, t.Notification.ID)
+		}
+		unix.Close(fd)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("give up %s of process %d: %w", t.Call, t.PID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // bequeath sends everything and waits for the new keeper to have it.
 func bequeath(c *conn, files map[string]*os.File, children []Child, traps []*trap.Trap) error {
 	if err := c.file.SetDeadline(time.Now().Add(replyLimit)); err != nil {
@@ -157,7 +187,7 @@ func (k *keeper) takeOver(l *legacy) {
 		case strings.HasPrefix(name, NotifyPrefix):
 			k.addFilter(fd)
 		default:
-			k.files[name] = fd
+			k.keep(name, fd)
 		}
 	}
 	for _, c := range l.hello.Children {

@@ -37,8 +37,8 @@ func (k *keeper) addFilter(fd int) {
 	for i := 0; ; i++ {
 		name := NotifyPrefix + strconv.Itoa(i)
 		if _, taken := k.files[name]; !taken {
-			k.files[name] = fd
-			k.receive(name, fd)
+			k.keep(name, fd)
+			k.receive(&filter{name, fd})
 			return
 		}
 	}
@@ -46,8 +46,7 @@ func (k *keeper) addFilter(fd int) {
 
 // receive starts the goroutine that receives what is stopped; it ends, and tells
 // so, when no process uses the filter any more.
-func (k *keeper) receive(name string, fd int) {
-	f := &filter{name, fd}
+func (k *keeper) receive(f *filter) {
 	go func() {
 		for {
 			n, err := trap.Receive(f.fd)
@@ -71,8 +70,7 @@ func (k *keeper) dropFilter(f *filter) {
 			k.forget(w)
 		}
 	}
-	delete(k.files, f.name)
-	unix.Close(f.fd)
+	k.discard(f.name)
 }
 
 // trapped puts a stopped call before the daemon if it is about a TCP socket of

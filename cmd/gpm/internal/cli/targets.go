@@ -27,7 +27,7 @@ func isConfig(target string) bool {
 type known struct{ instances []api.Instance }
 
 // names tells whether a word means something that gpm has: an id, a name, a
-// namespace, "all" or a /regex/.
+// namespace, one instance ("web-2"), "all" or a /regex/.
 func (k known) names(word string) bool {
 	if word == "all" || isRegex(word) {
 		return true
@@ -35,7 +35,9 @@ func (k known) names(word string) bool {
 	if id, err := strconv.Atoi(word); err == nil && slices.ContainsFunc(k.instances, func(i api.Instance) bool { return i.ID == id }) {
 		return true
 	}
-	return slices.ContainsFunc(k.instances, func(i api.Instance) bool { return i.Name == word || i.Namespace == word })
+	return slices.ContainsFunc(k.instances, func(i api.Instance) bool {
+		return i.Name == word || i.Namespace == word || title(i.Name, i.Instance) == word
+	})
 }
 
 // app is the instances of the app of that name.
