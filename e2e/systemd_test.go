@@ -389,7 +389,8 @@ func (m *machine) daemonKilled(t *testing.T) {
 func (m *machine) bothKilled(t *testing.T) {
 	m = m.use(t)
 	sse, mortal, keeper := pidsOf(m.online("sse", 2)), m.online("mortal", 1)[0].PID, m.keeper()
-	m.in("kill", "-9", strconv.Itoa(m.gpm.pid("gpm.pid")), strconv.Itoa(keeper), strconv.Itoa(mortal), strconv.Itoa(sse[0]))
+	m.in("kill", "-9", strconv.Itoa(m.gpm.pid("gpm.pid")), strconv.Itoa(keeper), strconv.Itoa(sse[0]))
+	m.writeIn("/root/die", "") // its last words come while nobody listens
 	for range 10 {
 		if _, err := m.get("http://127.0.0.1:8080/v1/models"); err != nil {
 			t.Fatal(err)
@@ -400,13 +401,16 @@ func (m *machine) bothKilled(t *testing.T) {
 	if got := m.online("sse", 2)[1].PID; got != sse[1] {
 		t.Errorf("the other is %d, was %d", got, sse[1])
 	}
+	if n := strings.Count(m.read(m.inside("/root/g/logs/mortal-out.log")), "dying"); n != 2 {
+		t.Errorf("it has said its last words %d times, it died twice", n)
+	}
 	m.goesOn("/root/count.log")
 	m.servesThroughADeath(sse[1])
 }
 
 func (m *machine) all() []int { return pidsOf(m.list()) }
 
-// cgroupPIDs are the processes of the unit.
+// unitPIDs counts the processes of the unit.
 func (m *machine) unitPIDs() int {
 	n := 0
 	root := m.inside("/sys/fs/cgroup" + m.property("ControlGroup"))
@@ -447,6 +451,9 @@ func (m *machine) stopped(t *testing.T) {
 	}
 	if s, r := m.property("ActiveState"), m.property("Result"); s != "inactive" || r != "success" {
 		t.Errorf("the unit is %s, result %s", s, r)
+	}
+	if n := m.unitPIDs(); n != 0 {
+		t.Errorf("the unit has %d processes", n)
 	}
 	if _, err := m.get("http://127.0.0.1:8080/v1/models"); err == nil {
 		t.Error("somebody serves")

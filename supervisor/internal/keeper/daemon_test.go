@@ -104,7 +104,15 @@ func daemonMain() int {
 	if inv.Terminating {
 		go d.Terminate()
 	}
-	_ = link.Ready()
+	if b, err := os.ReadFile(filepath.Join(home, "adopt")); err == nil {
+		var c Child
+		if _, err := fmt.Sscan(string(b), &c.PID, &c.Start, &c.Tag); err == nil {
+			if c, err = link.Adopt(context.Background(), c.PID, c.Start, c.Tag); err == nil {
+				d.children[c.PID] = c
+			}
+		}
+	}
+	go func() { _ = link.Ready() }() // the calls that wait are reported before it returns
 	go d.listen(l)
 	err = link.Serve(d)
 	if _, none := os.Stat(filepath.Join(home, "replace")); none != nil {

@@ -180,32 +180,33 @@ func TestADaemonThatDoesNotStopIsLeft(t *testing.T) {
 
 func TestInTheForegroundStderrStaysAndSystemdIsTold(t *testing.T) {
 	dir := t.TempDir()
-	systemd, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer systemd.Close()
+	systemd := newSystemd(t)
 	stderr, err := os.Create(filepath.Join(dir, "stderr"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stderr.Close()
 	r := start(t, func(c *exec.Cmd) {
-		c.Env = append(c.Env, "GPM_TEST_FOREGROUND=1", "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
+		c.Env = append(c.Env, "GPM_TEST_FOREGROUND=1", "NOTIFY_SOCKET="+systemd.path)
 		c.Stderr = stderr
 	})
 	told := func() string {
-		b := make([]byte, 100)
-		if err := systemd.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		b := make([]byte, 1000)
+		if err := systemd.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
-		n, err := systemd.Read(b)
-		if err != nil {
-			t.Fatal(err)
+		for {
+			n, err := systemd.conn.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasPrefix(string(b), "FDSTORE") {
+				return string(b[:n])
+			}
 		}
-		return string(b[:n])
 	}
-	if got, want := told(), fmt.Sprintf("READY=1\nMAINPID=%d", r.cmd.Process.Pid); got != want {
+	ready := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=the daemon runs, pid %d", r.cmd.Process.Pid, r.inventory().PID)
+	if got, want := told(), ready; got != want {
 		t.Errorf("systemd is told %q, want %q", got, want)
 	}
 	if !r.inventory().Inv.Foreground {
