@@ -16,8 +16,9 @@ import (
 // TestScripts runs what a person types: testdata/script/*.txtar, each with a
 // home and a folder of its own. Beside the usual commands there are
 //
-//	until <regexp> <command...>   run it again and again until its stdout matches
-//	slay <app>                    SIGKILL to the process of its first instance
+//	until <regexp> gpm <verb...>   again and again until its stdout matches
+//	until <regexp> cat <file>      until the file does
+//	slay <app>                     SIGKILL to the process of its first instance
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -32,9 +33,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("NO_COLOR", "1")
 			e.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			e.Setenv("ADDR", addr(freePort(t)))
-			g := &gpm{home: home, dir: e.WorkDir, env: append(os.Environ(), e.Vars...)}
+			g := &gpm{t: t, home: home, dir: e.WorkDir, env: append(os.Environ(), e.Vars...)}
+			e.Values["gpm"] = g
 			e.Defer(func() {
-				g.t = t
 				keeper := g.pid("keeper.pid")
 				g.run("kill")
 				if keeper > 0 {
@@ -55,22 +56,27 @@ func TestScripts(t *testing.T) {
 }
 
 func until(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) < 2 {
-		ts.Fatalf("usage: until regexp command...")
+	if neg || len(args) < 3 || args[1] != "gpm" && args[1] != "cat" {
+		ts.Fatalf("usage: until regexp gpm verb..., until regexp cat file")
 	}
 	want, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
+	g := ts.Value("gpm").(*gpm)
 	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
-		_ = ts.Exec(args[1], args[2:]...) // its exit code is not the question
-		out := ts.ReadFile("stdout")
-		if want.MatchString(out) != neg {
+		var o output
+		if args[1] == "gpm" {
+			o = g.run(args[2:]...) // its exit code is not the question
+		} else {
+			o.stdout = g.read(ts.MkAbs(args[2]))
+		}
+		if want.MatchString(o.stdout) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("after %s: %q, negated %v: %s", patience, args[0], neg, out)
+			ts.Fatalf("after %s %q is not in what %v says: %v", patience, args[0], args[1:], o)
 		}
 	}
 }

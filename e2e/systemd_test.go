@@ -413,7 +413,7 @@ func (m *machine) all() []int { return pidsOf(m.list()) }
 // unitPIDs counts the processes of the unit.
 func (m *machine) unitPIDs() int {
 	n := 0
-	root := m.inside("/sys/fs/cgroup" + m.property("ControlGroup"))
+	root := m.inside("/sys/fs/cgroup/system.slice/" + unit)
 	_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Name() == "cgroup.procs" {
 			n += len(strings.Fields(m.read(path)))

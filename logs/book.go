@@ -76,6 +76,7 @@ type Book struct {
 	files     map[string]*file
 	readers   map[*Reader]struct{}
 	followers map[*Follower]struct{}
+	poll      *poll // nil until the first Read
 	closed    bool
 }
 
@@ -132,13 +133,7 @@ func (b *Book) Read(s Source, p Pipe, f File) (*Reader, error) {
 	}
 	if err := b.enter(r); err != nil {
 		_ = r.journal.unmap()
-		if r.in != p.Read {
-			_ = r.in.Close()
-		}
 		return nil, err
-	}
-	if r.in != p.Read {
-		_ = p.Read.Close()
 	}
 	go r.run() // the pipe's reader; ends at the end of the pipe, by Finish or by Close
 	return r, nil
@@ -150,6 +145,10 @@ func (b *Book) enter(r *Reader) error {
 	if b.closed {
 		b.mu.Unlock()
 		return ErrClosed
+	}
+	if err := b.watchLocked(r); err != nil {
+		b.mu.Unlock()
+		return fmt.Errorf("read log pipe of %q: %w", r.source.Name, err)
 	}
 	r.file = b.fileLocked(r.spec.Path)
 	b.readers[r] = struct{}{}
@@ -171,6 +170,18 @@ func (b *Book) enter(r *Reader) error {
 		f.attach(r, fl)
 	}
 	return nil
+}
+
+// watchLocked makes the poll watch r's pipe; r removes it. The first pipe starts
+// the poll. b.mu is held.
+func (b *Book) watchLocked(r *Reader) (err error) {
+	if b.poll == nil {
+		if b.poll, err = newPoll(); err != nil {
+			return err
+		}
+	}
+	r.poll = b.poll
+	return r.pipe(func(fd int) error { return r.poll.add(fd, r.ready) })
 }
 
 // leave is the opposite of enter.
@@ -258,6 +269,7 @@ func (b *Book) Close() error {
 	for fl := range b.followers {
 		followers = append(followers, fl)
 	}
+	poll := b.poll
 	b.mu.Unlock()
 
 	for _, fl := range followers {
@@ -271,6 +283,9 @@ func (b *Book) Close() error {
 	var errs []error
 	for _, r := range readers {
 		errs = append(errs, r.wait(ctx))
+	}
+	if poll != nil {
+		poll.close() // last; a reader that a disk still holds waits for no pipe any more
 	}
 	return errors.Join(errs...)
 }

@@ -12,7 +12,7 @@ var ErrNoPipes = errors.New("log pipes are not supported on this system")
 // it where another one stopped. Both files must outlive the daemon: somebody
 // else holds duplicates and hands them to the next.
 type Pipe struct {
-	Read    *os.File // the pipe's read end, O_NONBLOCK
+	Read    *os.File // the pipe's read end; without O_NONBLOCK, or Go's poller wakes us for each write() of the app
 	Journal *os.File // memfd: what was taken from the pipe and is not yet in the log file
 }
 

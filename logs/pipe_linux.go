@@ -23,12 +23,8 @@ func NewPipe(name string) (p Pipe, app *os.File, err error) {
 			break
 		}
 	}
-	if err := unix.SetNonblock(fd[0], true); err != nil {
-		unix.Close(fd[0])
-		return Pipe{}, nil, fmt.Errorf("make log pipe for %q: %w", name, err)
-	}
 	p.Read = os.NewFile(uintptr(fd[0]), name)
-	// A description of its own: O_NONBLOCK of ours must not become the app's.
+	// A description of its own: that of fd[1] cannot be read from.
 	own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd[1]), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Pipe{}, nil, errors.Join(fmt.Errorf("reopen log pipe for %q: %w", name, err), p.Read.Close())
@@ -53,6 +49,10 @@ func Reopen(path, name string) (Pipe, error) {
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
+		return Pipe{}, fmt.Errorf("reopen log pipe for %q: %w", name, err)
+	}
+	if err := unix.SetNonblock(fd, false); err != nil { // it was for the open, which else waits for a writer
+		unix.Close(fd)
 		return Pipe{}, fmt.Errorf("reopen log pipe for %q: %w", name, err)
 	}
 	p := Pipe{Read: os.NewFile(uintptr(fd), name)}
@@ -80,28 +80,5 @@ func newJournal(name string) (*os.File, error) {
 	return f, nil
 }
 
-// pollable is f if the runtime's poller watches it, else a duplicate that it
-// watches, and how many bytes the pipe holds. File.Fd is not used: it could make
-// the description blocking, for all its holders.
-func pollable(f *os.File) (*os.File, int, error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return nil, 0, err
-	}
-	size, dup := 0, -1
-	watched := f.SetReadDeadline(noDeadline) == nil
-	if e := raw.Control(func(fd uintptr) {
-		if size, err = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0); err != nil || watched {
-			return
-		}
-		if err = unix.SetNonblock(int(fd), true); err == nil {
-			dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-		}
-	}); e != nil {
-		return nil, 0, e
-	}
-	if err != nil || watched {
-		return f, size, err
-	}
-	return os.NewFile(uintptr(dup), f.Name()), size, nil
-}
+// pipeSize is how many bytes the pipe holds.
+func pipeSize(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) }

@@ -10,7 +10,19 @@ func NewPipe(name string) (p Pipe, app *os.File, err error) { return Pipe{}, nil
 // Reopen returns ErrNoPipes: this is not Linux.
 func Reopen(path, name string) (Pipe, error) { return Pipe{}, ErrNoPipes }
 
-func pollable(*os.File) (*os.File, int, error) { return nil, 0, ErrNoPipes }
+func pipeSize(int) (int, error) { return 0, ErrNoPipes }
+
+type poll struct{ done chan struct{} }
+
+func newPoll() (*poll, error) { return nil, ErrNoPipes }
+
+func (*poll) add(int, chan<- struct{}) error { return ErrNoPipes }
+
+func (*poll) arm(int) error { return ErrNoPipes }
+
+func (*poll) remove(int) {}
+
+func (*poll) close() {}
 
 func mapRecord(*os.File) ([]byte, error) { return nil, ErrNoPipes }
 

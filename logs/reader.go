@@ -27,11 +27,6 @@ const (
 	lastRetry  = time.Second
 )
 
-var (
-	noDeadline = time.Time{}
-	longAgo    = time.Unix(1, 0)
-)
-
 // request is what others want of a reader's goroutine. It only grows.
 type request int32
 
@@ -51,12 +46,14 @@ type Reader struct {
 	file    *file
 	in      *os.File
 	raw     syscall.RawConn
-	size    int // of the pipe
+	size    int   // of the pipe
+	poll    *poll // the book's
 	journal *journal
 	format  *formatter
 
 	request atomic.Int32
 	wake    chan struct{} // one slot: request has changed
+	ready   chan struct{} // one slot: poll says that the pipe has something
 	done    chan struct{}
 
 	// Of the goroutine alone.
@@ -73,11 +70,10 @@ type Reader struct {
 
 	dropped atomic.Uint64
 
-	mu       sync.Mutex // never held while anything waits
-	deadline time.Time  // of the read
-	recent   ring
-	problem  string
-	result   error // of Finish
+	mu      sync.Mutex // never held while anything waits
+	recent  ring
+	problem string
+	result  error // of Finish
 }
 
 func newReader(b *Book, s Source, p Pipe, f File) (*Reader, error) {
@@ -88,26 +84,23 @@ func newReader(b *Book, s Source, p Pipe, f File) (*Reader, error) {
 	if err := j.settle(); err != nil {
 		return nil, errors.Join(err, j.unmap())
 	}
-	in, size, err := pollable(p.Read)
+	raw, err := p.Read.SyscallConn()
 	if err != nil {
-		return nil, errors.Join(err, j.unmap())
-	}
-	raw, err := in.SyscallConn()
-	if err != nil {
-		if in != p.Read {
-			_ = in.Close()
-		}
 		return nil, errors.Join(err, j.unmap())
 	}
 	r := &Reader{
-		book: b, source: s, spec: f, in: in, raw: raw, size: size, journal: j,
+		book: b, source: s, spec: f, in: p.Read, raw: raw, journal: j,
 		format: newFormatter(s, f.Format),
 		wake:   make(chan struct{}, 1),
+		ready:  make(chan struct{}, 1),
 		done:   make(chan struct{}),
 		timer:  time.NewTimer(time.Hour),
 		retry:  firstRetry,
 	}
 	r.timer.Stop()
+	if err := r.pipe(func(fd int) error { r.size, err = pipeSize(fd); return err }); err != nil {
+		return nil, errors.Join(err, j.unmap())
+	}
 	r.dropped.Store(j.rec.dropped)
 	return r, nil
 }
@@ -190,7 +183,6 @@ func (r *Reader) ask(q request) {
 	r.mu.Lock()
 	if q > r.asked() {
 		r.request.Store(int32(q))
-		_ = r.in.SetReadDeadline(longAgo) // fails only on a closed pipe: r has ended
 	}
 	r.mu.Unlock()
 	select {
@@ -232,7 +224,7 @@ func (r *Reader) run() {
 		n, err := r.fetch()
 		short = n > 0 && n < napBelow
 		switch {
-		case err == nil, errors.Is(err, os.ErrDeadlineExceeded):
+		case err == nil:
 		case errors.Is(err, io.EOF), errors.Is(err, syscall.EAGAIN):
 			end = final
 		default: // the journal takes nothing: memory. The pipe holds on to it
@@ -252,6 +244,7 @@ func (r *Reader) end() {
 		r.fail(errors.New("the time is over"))
 	}
 	r.book.leave(r)
+	_ = r.pipe(func(fd int) error { r.poll.remove(fd); return nil }) // fails on a closed pipe; r alone closes it
 	_ = r.journal.unmap()
 	_ = r.in.Close()
 	_ = r.journal.file.Close()
@@ -268,29 +261,43 @@ func (r *Reader) fail(err error) {
 	r.result = fmt.Errorf("finish log of %q: output was left behind: %w", r.source.Name, err)
 }
 
-// fetch moves output into the journal. While running it waits for some, or for
-// the unfinished line to be shown (os.ErrDeadlineExceeded); afterwards it does
-// not (EAGAIN). io.EOF: no writer is left.
-func (r *Reader) fetch() (n int, err error) {
-	if r.asked() != running {
-		if e := r.raw.Control(func(fd uintptr) { n, err = r.journal.take(int(fd), batchSize) }); e != nil {
-			return 0, e
-		}
-		return n, err
+// pipe runs fn with the pipe's descriptor. File.Fd is not used: it could change
+// the description, which others hold too.
+func (r *Reader) pipe(fn func(fd int) error) (err error) {
+	if e := r.raw.Control(func(fd uintptr) { err = fn(int(fd)) }); e != nil {
+		return e
 	}
-	r.arm()
-	e := r.raw.Read(func(fd uintptr) bool {
-		n, err = r.journal.take(int(fd), batchSize)
-		return !errors.Is(err, syscall.EAGAIN)
-	})
-	if e != nil {
-		return 0, e
-	}
-	return n, err
+	return err
 }
 
-// arm sets the read deadline to when the unfinished line must be shown.
-func (r *Reader) arm() {
+// fetch moves output into the journal. While running it waits for some, until
+// the unfinished line must be shown or somebody wants something (0, nil);
+// afterwards it does not wait (EAGAIN). io.EOF: no writer is left.
+func (r *Reader) fetch() (n int, err error) {
+	r.due()
+	for {
+		// Asked before the look: once a process has died, only a look after that
+		// tells that its pipe is empty.
+		waits := r.asked() == running
+		empty := false
+		err = r.pipe(func(fd int) (err error) {
+			n, err = r.journal.take(fd, batchSize)
+			if empty = waits && errors.Is(err, syscall.EAGAIN); empty {
+				return r.poll.arm(fd)
+			}
+			return err
+		})
+		if !empty || err != nil {
+			return n, err
+		}
+		if !r.sleep() {
+			return 0, nil
+		}
+	}
+}
+
+// due sets when the unfinished line must be shown.
+func (r *Reader) due() {
 	n := r.journal.waiting()
 	switch {
 	case n == 0 || r.format.json:
@@ -298,12 +305,25 @@ func (r *Reader) arm() {
 	case r.showAt.IsZero() && n != r.held:
 		r.showAt = time.Now().Add(r.book.partialAfter)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.asked() == running && !r.deadline.Equal(r.showAt) {
-		r.deadline = r.showAt
-		_ = r.in.SetReadDeadline(r.showAt) // pollable has made sure that it works
+}
+
+// sleep waits until the pipe, which is armed, has something; false: until there
+// is another reason to go on.
+func (r *Reader) sleep() bool {
+	var show <-chan time.Time
+	if !r.showAt.IsZero() {
+		r.timer.Reset(time.Until(r.showAt))
+		defer r.timer.Stop()
+		show = r.timer.C
 	}
+	select {
+	case <-r.ready:
+		return true
+	case <-r.wake:
+	case <-show:
+	case <-r.poll.done: // the next arm says why
+	}
+	return false
 }
 
 // pause waits for d, or until somebody wants something.

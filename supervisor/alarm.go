@@ -19,7 +19,7 @@ const (
 )
 
 const (
-	tailTime   = 2 * time.Second // for the last lines of a dead process
+	tailTime   = 6 * time.Second // for the last lines of a dead process: longer than the world takes to drain its pipes (5 s)
 	retireTime = 2 * time.Second // for the record of a takeover
 )
 

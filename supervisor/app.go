@@ -264,6 +264,7 @@ func (a *app) scale(o order) {
 	spec.Instances = o.count
 	a.respec(&spec)
 	gone := a.resize(o.count)
+	a.each(a.instances[:min(before, o.count)], order{do: doCount, spec: a.spec})
 	a.rollout.scaled(o.count, a.instances[min(before, o.count):], gone)
 	a.each(gone, order{do: doLeave, reason: "scaled down", replies: o.replies})
 	if before < o.count {

@@ -327,6 +327,11 @@ func TestScale(t *testing.T) {
 		if s := m.wantState("web", 1, Online); s.ID != 4 {
 			t.Errorf("id %d: ids are not used twice", s.ID)
 		}
+		for _, s := range m.sup().List() { // also of those that were there before: it is in their environment, and saved
+			if s.App.Instances != 2 {
+				t.Errorf("web-%d is one of %d", s.Index, s.App.Instances)
+			}
+		}
 		for target, count := range map[string]string{"web": "0", "web-1": "3", "nobody": "3", "web ": "x"} {
 			if _, err := m.sup().Scale(m.t.Context(), target, count); err == nil {
 				t.Errorf("scale %q %q: no error", target, count)

@@ -121,7 +121,9 @@ func (s *Supervisor) farewell(a *app) {
 	s.tell(func(b *board) {
 		e := b.entries[a.name]
 		e.leaving = true
-		s.forget(b, e)
+		if !s.forget(b, e) {
+			s.save(b, e) // the next daemon has to go on with it
+		}
 	})
 }
 
@@ -141,7 +143,7 @@ func (s *Supervisor) save(b *board, e *entry) {
 	if b.frozen {
 		return
 	}
-	r := Record{Version: RecordVersion, App: *e.spec}
+	r := Record{Version: RecordVersion, App: *e.spec, Leaving: e.leaving}
 	for _, i := range slices.Sorted(maps.Keys(e.places)) {
 		r.Instances = append(r.Instances, e.places[i].InstanceRecord)
 	}

@@ -74,6 +74,7 @@ const (
 	doLeave trigger = "leave" // stop, then end the goroutine
 	doStay  trigger = "stay"  // do not leave after all
 	doReset trigger = "reset" // counters to zero
+	doCount trigger = "count" // its app has another number of instances, nothing else is new
 	doSeen  trigger = "seen"  // nothing: the answer says that all before it was obeyed and shown
 )
 
@@ -156,16 +157,7 @@ func (in *instance) empty() bool {
 
 func (in *instance) obey(c command) {
 	switch {
-	case c.do == doReset:
-		in.restarts, in.streak, in.created = 0, streak{}, time.Now()
-		c.reply <- in.outcome(true, "")
-		return
-	case c.do == doSeen:
-		c.reply <- in.outcome(true, "")
-		return
-	case c.do == doStay:
-		in.leaving = false
-		in.giveUp("it is wanted again", func(w waiter) bool { return w.want == gone })
+	case in.aside(c.do, c.app):
 		c.reply <- in.outcome(true, "")
 		return
 	case in.leaving && c.do != doLeave && c.do != onStop:
@@ -197,6 +189,25 @@ func (in *instance) obey(c command) {
 	}
 	in.waiters = append(in.waiters, waiter{want: want, reply: c.reply})
 	in.perform(a, c.reason)
+}
+
+// aside does a command that is no trigger of the table; false: it is one.
+func (in *instance) aside(do trigger, app *config.App) bool {
+	switch do {
+	case doReset:
+		in.restarts, in.streak, in.created = 0, streak{}, time.Now()
+	case doCount:
+		other := *in.app
+		other.Instances = app.Instances
+		in.app = &other
+	case doStay:
+		in.leaving = false
+		in.giveUp("it is wanted again", func(w waiter) bool { return w.want == gone })
+	case doSeen:
+	default:
+		return false
+	}
+	return true
 }
 
 // adopt takes a new spec. Whether the next process has to listen is only known

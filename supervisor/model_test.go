@@ -167,7 +167,7 @@ func (g *game) step() {
 		s.Measured(map[int]Usage{g.rand.IntN(8): {Memory: 200}})
 	case 19:
 		if g.rand.IntN(5) == 0 {
-			g.successor()
+			g.succeed()
 		}
 	case 20:
 		if g.rand.IntN(20) == 0 {
@@ -177,6 +177,31 @@ func (g *game) step() {
 	<-time.After(time.Duration(g.rand.ExpFloat64() * float64(20*time.Second)))
 	synctest.Wait()
 	g.check()
+}
+
+// succeed lets another daemon take over: what was settled is as it was.
+func (g *game) succeed() {
+	before := g.pictures()
+	g.successor()
+	after := g.pictures()
+	for name, is := range after {
+		if _, ok := before[name]; !ok {
+			g.t.Fatalf("%s is new: %+v", name, is)
+		}
+	}
+	for name, was := range before {
+		is, ok := after[name]
+		if !ok && was.State == Stopping && was.PID == 0 && was.Draining == 0 {
+			continue // it was leaving, and its spawn ended with the daemon
+		}
+		if is.ID != was.ID || is.Created != was.Created || is.Gen < was.Gen || is.Restarts < was.Restarts || is.Env != was.Env {
+			g.t.Fatalf("%s was %+v, is %+v", name, was, is)
+		}
+		settled := was.State == Online || was.State == Stopped || was.State == Errored
+		if settled && (is.Wanted != was.Wanted || is.State != was.State || is.PID != was.PID) {
+			g.t.Fatalf("%s was %s with pid %d, is %s with pid %d", name, was.State, was.PID, is.State, is.PID)
+		}
+	}
 }
 
 func (g *game) killOne() {

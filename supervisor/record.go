@@ -15,6 +15,7 @@ const RecordVersion = 1
 type Record struct {
 	Version   int              `json:"version"`
 	App       config.App       `json:"app"`
+	Leaving   bool             `json:"leaving,omitempty"` // it was deleted, but processes of it are still alive
 	Instances []InstanceRecord `json:"instances"`
 }
 

@@ -32,16 +32,20 @@ func (s *Supervisor) Recover(records []Record, alive []Survivor) {
 func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGroup) {
 	a := newApp(s, &r.App)
 	e := &entry{app: a, spec: &r.App, places: map[int]Snapshot{}, usage: map[int]Usage{}}
+	a.leaving, e.leaving = r.Leaving, r.Leaving
 	places := slices.Clone(r.Instances)
 	s.do(func(b *board) {
 		for _, ir := range places {
 			b.nextID = max(b.nextID, ir.ID+1)
 		}
-		places = b.whole(places, r.App.Instances)
+		if !r.Leaving {
+			places = b.whole(places, r.App.Instances)
+		}
 		for _, ir := range places { // all at once: the first one to be saved must not lose the others
 			e.places[ir.Index] = Snapshot{InstanceRecord: ir, App: &r.App}
 		}
 		b.entries[a.name] = e
+		s.forget(b, e)
 	})
 	for _, ir := range places {
 		mine := slices.DeleteFunc(slices.Clone(alive), func(l Survivor) bool { return l.App != a.name || l.Index != ir.Index })
@@ -49,8 +53,8 @@ func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGro
 		if ir.Wanted {
 			a.resting = false
 		}
-		leave := ir.Index >= r.App.Instances
-		if leave { // the daemon ended in the middle of a scale down
+		leave := r.Leaving || ir.Index >= r.App.Instances
+		if leave { // the daemon ended in the middle of a delete or a scale down
 			a.going[ir.Index] = in
 		} else {
 			a.instances = append(a.instances, in)
@@ -61,7 +65,7 @@ func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGro
 			in.show()
 			known.Done()
 			if leave {
-				in.obey(command{do: doLeave, reason: "scaled down", reply: make(chan Outcome, 1)})
+				in.obey(command{do: doLeave, reason: "removed", reply: make(chan Outcome, 1)})
 			}
 		})
 	}

@@ -312,6 +312,27 @@ func TestRecoverMidScale(t *testing.T) {
 	})
 }
 
+// A delete goes on where the daemon before was.
+func TestRecoverMidDelete(t *testing.T) {
+	bubble(t, func(m *machine) {
+		m.will(steady)
+		allOK(t, m.start(webApp("web", 2)), 2)
+		go m.sup().Act(m.t.Context(), Delete, []string{"web"}, nil)
+		pass(time.Second)
+		m.proc("web", 0).kill("SIGKILL") // one of the two is gone already
+		m.successor()
+		m.wantState("web", 1, Stopping)
+		if o := failed(t, m.start(webApp("web", 1)), 1); !strings.Contains(o.Reason, "is being deleted") {
+			t.Errorf("%+v", o)
+		}
+		pass(3 * time.Second)
+		if len(m.sup().List()) != 0 || m.record("web") != "" {
+			t.Errorf("left: %+v, %s", m.sup().List(), m.record("web"))
+		}
+		allOK(t, m.start(webApp("web", 1)), 1)
+	})
+}
+
 // The first instance that shows itself must not lose the others' records.
 func TestRecoverKeepsTheRecordWhole(t *testing.T) {
 	bubble(t, func(m *machine) {

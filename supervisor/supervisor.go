@@ -62,6 +62,28 @@ func (s *Supervisor) List() []Status {
 	return r
 }
 
+// Spec is an app as it is wanted now.
+type Spec struct {
+	App    config.App
+	Wanted bool // a process of it is
+}
+
+// Specs are all apps, by name. An instance that was not touched since may still
+// run an older spec.
+func (s *Supervisor) Specs() (r []Spec) {
+	s.do(func(b *board) {
+		for _, name := range slices.Sorted(maps.Keys(b.entries)) {
+			e := b.entries[name]
+			spec := Spec{App: *e.spec}
+			for _, p := range e.places {
+				spec.Wanted = spec.Wanted || p.Wanted
+			}
+			r = append(r, spec)
+		}
+	})
+	return r
+}
+
 // Subscribe gives the list and, without a gap, all events after it. The caller
 // ends it with Unsubscribe.
 func (s *Supervisor) Subscribe() (*Feed, []Status) {

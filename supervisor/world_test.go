@@ -163,12 +163,12 @@ func (m *machine) crash() {
 		p.report = nil
 	}
 	m.mu.Unlock()
-	d.bury()
+	go d.bury()
 }
 
 // bury ends the goroutines of a dead daemon, whose hands touch nothing.
 func (d *fakeDaemon) bury() {
-	d.sup.Shutdown(d.m.t.Context(), true)
+	d.sup.Shutdown(context.Background(), true)
 	d.sup.Close()
 }
 
@@ -203,7 +203,7 @@ func (m *machine) end() {
 			}
 		}
 	}
-	pass(2 * killDeadline) // the next SIGKILL works
+	pass(2 * time.Minute) // the next SIGKILL works, the slowest spawn comes back
 	ctx, cancel := context.WithTimeout(m.t.Context(), time.Hour)
 	defer cancel()
 	m.sup().Shutdown(ctx, true)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"gpm/config"
 	"gpm/supervisor"
@@ -30,12 +29,8 @@ func (d *daemon) dumpPath() string { return filepath.Join(d.home, "dump.json") }
 // dump writes the list; the one before it stays as dump.json.bak.
 func (d *daemon) dump() (path string, n int, err error) {
 	s := saved{Version: 1, Apps: []savedApp{}}
-	for _, st := range d.brain.List() {
-		if i := slices.IndexFunc(s.Apps, func(a savedApp) bool { return a.App.Name == st.App.Name }); i >= 0 {
-			s.Apps[i].Running = s.Apps[i].Running || st.Wanted
-			continue
-		}
-		s.Apps = append(s.Apps, savedApp{*st.App, st.Wanted})
+	for _, spec := range d.brain.Specs() {
+		s.Apps = append(s.Apps, savedApp{spec.App, spec.Wanted})
 	}
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -130,8 +125,8 @@ func (d *daemon) unsaved() bool {
 		return false
 	}
 	now := map[string]int{}
-	for _, st := range d.brain.List() {
-		now[st.App.Name] = st.App.Instances
+	for _, spec := range d.brain.Specs() {
+		now[spec.App.Name] = spec.App.Instances
 	}
 	if len(now) != len(*m) {
 		return true

@@ -112,7 +112,7 @@ func daemonMain() int {
 			}
 		}
 	}
-	go func() { _ = link.Ready() }() // the calls that wait are reported before it returns
+	_ = link.Ready()
 	go d.listen(l)
 	err = link.Serve(d)
 	if _, none := os.Stat(filepath.Join(home, "replace")); none != nil {

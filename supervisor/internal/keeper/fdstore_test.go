@@ -151,6 +151,7 @@ func (s *systemd) keeper(home string) *rig {
 		c.Path, c.Args = "/bin/sh", []string{"sh", "-c", `LISTEN_PID=$$ exec "$0" keeper`, self()}
 	})
 	s.t.Cleanup(r.end)
+	r.accepts()
 	return r
 }
 
@@ -171,7 +172,7 @@ func TestSystemdHasWhatTheKeeperHas(t *testing.T) {
 		if f == nil {
 			return false
 		}
-		b, err := io.ReadAll(io.NewSectionReader(f, 0, 100))
+		b, err := io.ReadAll(f) // a pipe without a writer
 		return err == nil && string(b) == "three"
 	})
 	if got := s.names(); !slices.Contains(got, "gpm/"+APIFile) || slices.Contains(got, "gpm/"+LockFile) {
@@ -200,7 +201,9 @@ func TestTheKeeperAfterAKilledOneHasItBack(t *testing.T) {
 	before := r.inventory()
 	kill(t, before.Inv.KeeperPID)
 	r.wait()
-	until(t, "its daemon ends by itself", func() bool { return status(before.PID, "State") == "" || strings.HasPrefix(status(before.PID, "State"), "Z") })
+	until(t, "its daemon ends by itself", func() bool {
+		return status(before.PID, "State") == "" || strings.HasPrefix(status(before.PID, "State"), "Z")
+	})
 
 	write(t, gate, "") // it binds while there is neither keeper nor daemon
 	asked := make(chan error, 1)

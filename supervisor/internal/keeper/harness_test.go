@@ -129,6 +129,18 @@ func (r *rig) wait() int {
 	return r.cmd.ProcessState.ExitCode()
 }
 
+// accepts waits for gpm.sock: a keeper whose stderr stays open does not say when.
+func (r *rig) accepts() {
+	r.t.Helper()
+	r.until("gpm.sock accepts", func() bool {
+		c, err := net.Dial("unix", filepath.Join(r.home, sockName))
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
 // end kills what runs, has the keeper quit, and waits for it.
 func (r *rig) end() {
 	if pid, ok := Running(r.home); ok {

@@ -4,7 +4,6 @@ package keeper
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,6 +204,7 @@ func TestInTheForegroundStderrStaysAndSystemdIsTold(t *testing.T) {
 			}
 		}
 	}
+	r.accepts()
 	ready := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=the daemon runs, pid %d", r.cmd.Process.Pid, r.inventory().PID)
 	if got, want := told(), ready; got != want {
 		t.Errorf("systemd is told %q, want %q", got, want)
