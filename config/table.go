@@ -188,7 +188,7 @@ func socketKeys() []Key {
 	return []Key{
 		{
 			Name: "hold", Flag: "--no-hold", Group: groupSockets, Type: typeBool, Default: "true", Origin: FromGPM,
-			Doc: "gpm holds the app's listening sockets, so that a restart refuses no connection. `false` starts the app plainly.",
+			Doc: "gpm holds the app's listening sockets, so that a restart refuses no connection. `false` starts the app plainly; a reload is then a restart, because the new process would find the port taken.",
 			set: wantBool(func(a *App) *bool { return &a.Hold }),
 		},
 		{

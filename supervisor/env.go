@@ -52,12 +52,15 @@ type Process struct {
 	Start   uint64 // kernel start time: with PID and Boot its identity
 	Boot    string // boot id of the machine
 	Started time.Time
-	Hold    string // "held", "off", "unavailable: <why>"
+	Hold    string // Held, "off", "unavailable: <why>"
 	// Signal sends a signal ("SIGINT") to the whole tree; Kill ends the tree
 	// with SIGKILL. Both are safe after the end.
 	Signal func(name string) error
 	Kill   func() error
 }
+
+// Held is the Process.Hold of a process whose listeners outlive it.
+const Held = "held"
 
 // FactKind names what was learned about a process.
 type FactKind string

@@ -176,9 +176,12 @@ func (in *instance) obey(c command) {
 		want = Stopped
 	}
 	a := transitions[in.state][c.do]
-	if a == replace {
+	if a == replace && in.cur.p.Hold == Held {
 		in.replace(c)
 		return
+	}
+	if a == replace { // the new process would find the port taken by the old one
+		a = endLaunch
 	}
 	if c.app != nil {
 		in.adopt(c.app)

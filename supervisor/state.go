@@ -56,7 +56,7 @@ const (
 	endJudge   action = "end?"    // stop ladder, then judge: it was not ready
 	thenStop   action = "then -"  // the ladder already runs: stay stopped after it
 	thenLaunch action = "then +"  // the ladder already runs: launch after it, at once if only outgoing ones are left
-	replace    action = "replace" // spawn the next generation beside this one
+	replace    action = "replace" // spawn the next generation beside this one; end+ where its sockets are not held
 	goOnline   action = "online"  // the process is ready
 	judge      action = "judge"   // a candidate takes over, or the verdict on the death decides
 	settle     action = "settle"  // the ladder is done: do what "then" says

@@ -137,7 +137,7 @@ func (h *hands) holds(app *config.App) string {
 	case h.hold != "":
 		return "unavailable: " + h.hold
 	}
-	return "held"
+	return supervisor.Held
 }
 
 // prepare makes everything that the process needs before it is spawned.

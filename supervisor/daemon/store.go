@@ -27,7 +27,7 @@ type store struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	pending map[string][]byte // by app name; nil: remove
+	pending map[string]*supervisor.Record // by app name; nil: remove
 	written map[string][]byte
 	problem error // of the last write
 	busy    bool  // a record is on its way to the disk
@@ -40,7 +40,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
-	s := &store{dir: dir, log: log, pending: map[string][]byte{}, written: map[string][]byte{}, wake: make(chan struct{}, 1)}
+	s := &store{dir: dir, log: log, pending: map[string]*supervisor.Record{}, written: map[string][]byte{}, wake: make(chan struct{}, 1)}
 	s.idle = sync.NewCond(&s.mu)
 	return s, nil
 }
@@ -49,26 +49,17 @@ func (s *store) path(app string) string {
 	return filepath.Join(s.dir, url.PathEscape(app)+".json")
 }
 
-// Save writes r soon.
-func (s *store) Save(r supervisor.Record) {
-	b, err := json.Marshal(r)
-	if err != nil {
-		s.log.Error("encode record", "app", r.App.Name, "error", err)
-		return
-	}
-	s.put(r.App.Name, b)
-}
+// Save writes r soon. It is called on the brain's goroutine: encoding and disk
+// are the store's.
+func (s *store) Save(r supervisor.Record) { s.put(r.App.Name, &r) }
 
 // Forget removes the record of an app soon.
 func (s *store) Forget(app string) { s.put(app, nil) }
 
-func (s *store) put(app string, b []byte) {
+func (s *store) put(app string, r *supervisor.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, waits := s.pending[app]; !waits && b != nil && bytes.Equal(s.written[app], b) {
-		return
-	}
-	s.pending[app] = b
+	s.pending[app] = r
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -109,9 +100,9 @@ func (s *store) left() int {
 func (s *store) writeOne() bool {
 	s.mu.Lock()
 	var app string
-	var b []byte
+	var r *supervisor.Record
 	found := false
-	for app, b = range s.pending {
+	for app, r = range s.pending {
 		found = true
 		break
 	}
@@ -122,24 +113,17 @@ func (s *store) writeOne() bool {
 	}
 	delete(s.pending, app)
 	s.busy = true
+	old := s.written[app]
 	s.mu.Unlock()
 
-	var err error
-	if b == nil {
-		err = os.Remove(s.path(app))
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-	} else {
-		err = writeFile(s.path(app), b)
-	}
+	b, err := s.write(app, r, old)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.problem, s.busy = err, false
 	if err != nil {
 		s.log.Error("write record", "app", app, "error", err)
 		if _, newer := s.pending[app]; !newer {
-			s.pending[app] = b
+			s.pending[app] = r
 		}
 		s.idle.Broadcast()
 		return false
@@ -150,6 +134,25 @@ func (s *store) writeOne() bool {
 	}
 	s.idle.Broadcast()
 	return true
+}
+
+// write carries one change out. old is what the file holds, if known: a record
+// that says the same again costs no disk.
+func (s *store) write(app string, r *supervisor.Record, old []byte) ([]byte, error) {
+	if r == nil {
+		if err := os.Remove(s.path(app)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		return nil, nil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(old, b) {
+		return b, nil
+	}
+	return b, writeFile(s.path(app), b)
 }
 
 // Sync waits until all that was saved is on disk, or cannot be written.
