@@ -62,7 +62,8 @@ type Options struct {
 }
 
 // Book is every log file of a daemon. Make one with NewBook, for the daemon's
-// life: each path that was ever written costs one idle goroutine of lumberjack.
+// life: each path that was ever written costs one idle goroutine of lumberjack, and
+// the first Read starts one that wakes the readers.
 type Book struct {
 	problem      func(Source, string)
 	partialAfter time.Duration

@@ -73,12 +73,11 @@ func (p *poll) run() {
 // writer. An error: file is closed.
 func (p *poll) wait(events []unix.EpollEvent) (n int, err error) {
 	e := p.raw.Read(func(fd uintptr) bool {
-		n, err = unix.EpollWait(int(fd), events, 0)
-		if err == unix.EINTR {
-			n, err = 0, nil // a wait of no time is not interrupted by signals; then ask again
-			return false
+		for {
+			if n, err = unix.EpollWait(int(fd), events, 0); err != unix.EINTR {
+				return n != 0 || err != nil
+			}
 		}
-		return n != 0 || err != nil
 	})
 	if e != nil {
 		return 0, e
@@ -86,9 +85,9 @@ func (p *poll) wait(events []unix.EpollEvent) (n int, err error) {
 	return n, err
 }
 
-// add makes p watch the pipe fd, unarmed or armed once. ready gets a value, if it
-// has room for one, when the pipe has output or no writer after arm; or without
-// any cause. The caller calls remove before fd is closed.
+// add makes p watch the pipe fd, armed. When it has output or no writer, ready
+// gets one value per arm, if it has room; it may come late, or without a cause.
+// The caller calls remove before fd is closed.
 func (p *poll) add(fd int, ready chan<- struct{}) error {
 	p.mu.Lock()
 	p.ready[int32(fd)] = ready

@@ -78,6 +78,20 @@ func (s *Supervisor) synced() {
 	_ = s.world.Sync() // the daemon says what is wrong with the disk; nobody here could do better
 }
 
+// covered tells whether another instance of an app is online.
+func (s *Supervisor) covered(a *app, index int) func() bool {
+	return func() (yes bool) {
+		s.do(func(b *board) {
+			if e := b.entries[a.name]; e != nil {
+				for i, p := range e.places {
+					yes = yes || i != index && p.State == Online
+				}
+			}
+		})
+		return yes
+	}
+}
+
 // place makes a new instance and gives it an id.
 func (s *Supervisor) place(a *app, index int) *instance {
 	id := 0
@@ -90,7 +104,7 @@ func (s *Supervisor) place(a *app, index int) *instance {
 		}
 		s.save(b, e)
 	})
-	return newInstance(s.world, a.spec, id, index, s.publisher(a), s.synced)
+	return newInstance(s.world, a.spec, id, index, s.publisher(a), s.synced, s.covered(a, index))
 }
 
 // publisher is how instances of an app show themselves.

@@ -20,6 +20,7 @@ type instance struct {
 	world     *World
 	publish   func(Snapshot, []Event) // to the board; never blocks for long
 	saved     func()                  // returns when what was published is on disk; may block
+	covered   func() bool             // another instance of the app is online
 
 	// Without a buffer: a command is taken or refused, never left lying.
 	commands chan command
@@ -90,9 +91,9 @@ type Outcome struct {
 	Tail   []Line
 }
 
-func newInstance(w *World, app *config.App, id, index int, publish func(Snapshot, []Event), saved func()) *instance {
+func newInstance(w *World, app *config.App, id, index int, publish func(Snapshot, []Event), saved func(), covered func() bool) *instance {
 	return &instance{
-		id: id, index: index, world: w, publish: publish, saved: saved,
+		id: id, index: index, world: w, publish: publish, saved: saved, covered: covered,
 		commands: make(chan command),
 		facts:    make(chan genFact, 16),
 		spawned:  make(chan spawnResult, 1),
@@ -301,6 +302,16 @@ func (in *instance) cleared() bool {
 	return in.cur == nil && (in.then != rest || len(in.old) == 0)
 }
 
+// park gives up the listeners of an instance that will be down for long while
+// others of its app serve: clients that the kernel deals to its queue would
+// only wait, and those others have room. What is in the queue now is reset.
+func (in *instance) park(down time.Duration) {
+	if down > parkAfter && in.covered() {
+		in.world.Release(in.app.Name, in.index)
+		in.event("listen", "its share of new connections goes to the other instances")
+	}
+}
+
 func (in *instance) settle() {
 	switch in.then {
 	case launch:
@@ -334,6 +345,7 @@ func (in *instance) judge() {
 		in.become(Waiting, v.Reason)
 		in.nextTry = time.Now().Add(v.Delay)
 		in.alarms.set(alarmDue, 0, v.Delay)
+		in.park(v.Delay)
 	case Errored:
 		in.world.Release(in.app.Name, in.index)
 		in.become(Errored, v.Reason)

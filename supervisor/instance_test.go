@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -188,6 +189,34 @@ func TestCrashLoopEndsInErrored(t *testing.T) {
 			t.Errorf("streak %+v", s.Streak)
 		}
 	})
+}
+
+// While others of its app serve, an instance that will be down for long holds
+// up nobody: its listeners go. Alone it keeps them, so that clients can wait.
+func TestALongWaitHoldsUpNobody(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		bubble(t, func(m *machine) {
+			m.willBy(func(l Launch) life {
+				if l.Index == n-1 && l.Gen > 1 {
+					return crasher
+				}
+				return server
+			})
+			allOK(t, m.start(webApp("web", n)), n)
+			m.proc("web", n-1).kill("SIGSEGV")
+			parked := func() bool { return slices.Contains(m.released, fmt.Sprintf("web-%d", n-1)) }
+			for m.status("web", n-1).Streak.Delay <= parkAfter {
+				if parked() {
+					t.Fatalf("of %d: parked for a wait of %s", n, m.status("web", n-1).Streak.Delay)
+				}
+				pass(20 * time.Millisecond)
+			}
+			pass(time.Second)
+			if parked() != (n == 2) {
+				t.Errorf("of %d: parked %v", n, parked())
+			}
+		})
+	}
 }
 
 func TestStabilityForgets(t *testing.T) {

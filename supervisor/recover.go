@@ -49,7 +49,7 @@ func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGro
 	})
 	for _, ir := range places {
 		mine := slices.DeleteFunc(slices.Clone(alive), func(l Survivor) bool { return l.App != a.name || l.Index != ir.Index })
-		in := newInstance(s.world, &r.App, ir.ID, ir.Index, s.publisher(a), s.synced)
+		in := newInstance(s.world, &r.App, ir.ID, ir.Index, s.publisher(a), s.synced, s.covered(a, ir.Index))
 		if ir.Wanted {
 			a.resting = false
 		}

@@ -78,7 +78,7 @@ func newStill(t *testing.T) *still {
 	}
 	app := webApp("web", 1)
 	app.WaitReady = true
-	s.instance = newInstance(w, &app, 7, 0, func(snap Snapshot, _ []Event) { s.last = snap }, func() {})
+	s.instance = newInstance(w, &app, 7, 0, func(snap Snapshot, _ []Event) { s.last = snap }, func() {}, func() bool { return false })
 	t.Cleanup(func() { close(s.done) })
 	return s
 }

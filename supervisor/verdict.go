@@ -14,6 +14,7 @@ const (
 	backoffFirst  = 100 * time.Millisecond // of the second fast death in a row; the first restarts at once
 	backoffGrowth = 1.5
 	backoffMost   = 15 * time.Second
+	parkAfter     = time.Second      // a wait longer than this must not hold up clients whom others could serve
 	stableAfter   = 30 * time.Second // this long alive, and earlier deaths are forgotten
 	settleTime    = time.Second      // a process that owns no port is ready when it has lived this long
 	killDeadline  = 10 * time.Second // after SIGKILL, before we say that it is still alive
