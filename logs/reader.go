@@ -221,16 +221,17 @@ func (r *Reader) run() {
 		if short && r.size >= napPipe && r.asked() == running {
 			r.pause(napTime)
 		}
+		last := r.asked() >= finishing
 		n, err := r.fetch()
 		short = n > 0 && n < napBelow
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF), errors.Is(err, syscall.EAGAIN):
 			end = final
-		default: // the journal takes nothing: memory. The pipe holds on to it
+		default: // the journal takes nothing: memory. Or nobody wakes r. The pipe holds on to it
 			r.trouble(fmt.Errorf("take output: %w", err))
 			r.pause(lastRetry)
-			if r.asked() >= finishing {
+			if last {
 				r.fail(err)
 				end = final
 			}

@@ -204,7 +204,11 @@ func TestALongWaitHoldsUpNobody(t *testing.T) {
 			})
 			allOK(t, m.start(webApp("web", n)), n)
 			m.proc("web", n-1).kill("SIGSEGV")
-			parked := func() bool { return slices.Contains(m.released, fmt.Sprintf("web-%d", n-1)) }
+			parked := func() bool {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return slices.Contains(m.released, fmt.Sprintf("web-%d", n-1))
+			}
 			for m.status("web", n-1).Streak.Delay <= parkAfter {
 				if parked() {
 					t.Fatalf("of %d: parked for a wait of %s", n, m.status("web", n-1).Streak.Delay)

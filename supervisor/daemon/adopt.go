@@ -101,7 +101,7 @@ func (d *daemon) survivor(at place, c keeper.Child, r *supervisor.Record, pipes 
 		h.read(p)
 		close(p.attached)
 		if c.Exit != nil {
-			go h.bury(p, *c.Exit)
+			h.graves.Go(func() { h.bury(p, *c.Exit) })
 		}
 		return h.handle(p, started)
 	}}

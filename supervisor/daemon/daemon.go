@@ -262,6 +262,7 @@ func (d *daemon) terminate() {
 	ctx, cancel := context.WithTimeout(context.Background(), actTime)
 	defer cancel()
 	d.brain.Shutdown(ctx, true)
+	d.hands.rest()
 	if err := d.link.Quit(); err != nil {
 		d.log.Error("tell the keeper to end", "error", err)
 	}

@@ -270,6 +270,7 @@ func (d *daemon) kill(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := acting(r)
 	defer cancel()
 	out := d.brain.Shutdown(ctx, false)
+	d.hands.rest()
 	d.synced()
 	if err := d.link.Quit(); err != nil {
 		d.log.Error("tell the keeper to end", "error", err)

@@ -49,6 +49,8 @@ type hands struct {
 
 	traps chan *trap.Trap
 
+	graves sync.WaitGroup // deaths that are being dealt with
+
 	mu    sync.Mutex
 	procs map[place]*process
 }
@@ -336,7 +338,19 @@ func (h *hands) Exited(e keeper.Exit) {
 		h.ack(e.PID) // of a spawn that was given up
 		return
 	}
-	go h.bury(p, e) // one for each death; ends with its deadlines
+	h.graves.Go(func() { h.bury(p, e) }) // one for each death; ends with its deadlines
+}
+
+// rest waits, for a bounded time, until every death has been dealt with: gpm
+// leaves nothing behind when it ends.
+func (h *hands) rest() {
+	done := make(chan struct{})
+	go func() { h.graves.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(drainTime + sweepTime):
+		h.log.Error("some processes could not be put to rest in time")
+	}
 }
 
 // bury deals with a death: first what is left of the tree, which may hold
