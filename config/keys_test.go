@@ -22,7 +22,6 @@ type good struct {
 // it does not. Beside the key stand the keys of with.
 var keyCases = map[string]struct {
 	get  func(App) any
-	with string
 	good []good
 	bad  []string
 }{
@@ -152,7 +151,6 @@ var keyCases = map[string]struct {
 	"hold": boolCases(func(a App) any { return a.Hold }),
 	"listen": {
 		get:  func(a App) any { return a.Listen },
-		with: `"port": 3000`,
 		good: []good{
 			{`"8080"`, []string{":8080"}}, {`8080`, []string{":8080"}}, {`":8080"`, []string{":8080"}}, {`"*:8080"`, []string{":8080"}},
 			{`["127.0.0.1:80", "[::1]:81", "localhost:82"]`, []string{"127.0.0.1:80", "[::1]:81", "localhost:82"}},

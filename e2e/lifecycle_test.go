@@ -124,7 +124,6 @@ func TestDelete(t *testing.T) {
 	t.Parallel()
 	g := newGPM(t)
 	path := g.three()
-	was := g.byID()
 	contains(t, g.fails("delete", "0"), "an app is deleted whole", "gpm scale api")
 	contains(t, g.fails("delete", "api-1"), "gpm scale api")
 	if len(g.list()) != 4 {
@@ -137,7 +136,7 @@ func TestDelete(t *testing.T) {
 		if i > 0 {
 			g.ok("start", path)
 		}
-		was = g.byID()
+		was := g.byID()
 		g.ok("delete", c.target)
 		now := g.byID()
 		if len(now) != c.left {

@@ -45,8 +45,8 @@ func BenchmarkPipe(b *testing.B) {
 
 // BenchmarkReaders is one line on each of many pipes in turn: wakeups.
 func BenchmarkReaders(b *testing.B) {
+	dir := b.TempDir() // goes after the book, which still writes
 	book := newBook(b)
-	dir := b.TempDir()
 	var apps []*os.File
 	for i := range 50 {
 		_, app := start(b, book, src, File{Path: filepath.Join(dir, strings.Repeat("a", i+1))})

@@ -569,11 +569,6 @@ func (p *fakeProc) kill(signal string) {
 	synctest.Wait()
 }
 
-func (p *fakeProc) listen() {
-	p.say(Fact{Kind: Listening, Text: "127.0.0.1:8080"})
-	synctest.Wait()
-}
-
 // wait for the answer to a verb that was given in the background.
 type pending struct {
 	m *machine

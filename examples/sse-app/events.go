@@ -48,6 +48,8 @@ func (e event) encode(b *bytes.Buffer) {
 
 // errStreaming says that this connection cannot stream (a middleware hides
 // Flush). Nothing has been written then.
+//
+//lint:ignore ST1005 it is the whole answer that the client sees
 var errStreaming = errors.New("Streaming unsupported!")
 
 // eventStream writes events to one client. It belongs to the handler's

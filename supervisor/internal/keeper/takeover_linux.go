@@ -23,6 +23,8 @@ const replyLimit = 10 * time.Second
 // successor is the socket to the keeper that Replace started. It stays open
 // until this process ends: by that the new keeper knows that it may start the
 // next daemon. A variable, or the garbage collector would close it.
+//
+//lint:ignore U1000 it is there to be reachable
 var successor *conn
 
 // Replace starts a new keeper in the place of one that was killed and hands it
