@@ -20,11 +20,7 @@ type good struct {
 
 // keyCases has, for each key of the table, values that it takes and values that
 // it does not. Beside the key stand the keys of with.
-var keyCases = map[string]struct {
-	get  func(App) any
-	good []good
-	bad  []string
-}{
+var keyCases = map[string]cases{
 	"script": {
 		get:  func(a App) any { return a.Script },
 		good: []good{{`"app.js"`, "/srv/app.js"}, {`"./src/../app.js"`, "/srv/app.js"}, {`"~/tool.js"`, "/home/u/tool.js"}},
@@ -151,6 +147,7 @@ var keyCases = map[string]struct {
 	"hold": boolCases(func(a App) any { return a.Hold }),
 	"listen": {
 		get:  func(a App) any { return a.Listen },
+		with: `"port": 3000`,
 		good: []good{
 			{`"8080"`, []string{":8080"}}, {`8080`, []string{":8080"}}, {`":8080"`, []string{":8080"}}, {`"*:8080"`, []string{":8080"}},
 			{`["127.0.0.1:80", "[::1]:81", "localhost:82"]`, []string{"127.0.0.1:80", "[::1]:81", "localhost:82"}},
@@ -211,7 +208,7 @@ var keyCases = map[string]struct {
 	},
 }
 
-type cases = struct {
+type cases struct {
 	get  func(App) any
 	with string
 	good []good

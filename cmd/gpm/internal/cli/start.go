@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"gpm/cmd/gpm/internal/term"
 	"gpm/config"
 	"gpm/supervisor/api"
 )
@@ -106,6 +107,15 @@ func (s *session) startBoth(ctx context.Context, apps []config.App, again []stri
 			return err
 		}
 		all.Instances = append(all.Instances, res.Instances...)
+		if o.noWait {
+			for i := range apps {
+				s.out.Println(term.Clean(apps[i].Name) + " is being started")
+			}
+		}
+	}
+	if o.noWait && len(again) == 0 {
+		s.showList(ctx)
+		return nil
 	}
 	if len(again) > 0 {
 		r := api.ActRequest{Targets: again}
