@@ -225,8 +225,15 @@ func (d *draft) refuseKey(m member, message, expected, hint string) {
 	d.l.report.addAt(m.at, Problem{App: d.label, Key: m.name, Message: message, Expected: expected, Hint: hint})
 }
 
+// secret tells whether the value of a key may be one: it is not shown then.
+func secret(key string) bool { return key == "env" || strings.HasPrefix(key, "env_") }
+
 // wrong reports that the value of m is not what the key takes.
 func (d *draft) wrong(m member, expected string) {
+	if secret(m.name) {
+		d.refuse(m, "got "+m.value.sort(), expected, "")
+		return
+	}
 	d.refuse(m, "got "+m.value.describe(), expected, m.value.unquoted())
 }
 

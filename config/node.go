@@ -164,6 +164,17 @@ func fromGo(v any, at place) (node, bool) {
 	return n, true
 }
 
+// sort is describe without the value.
+func (n node) sort() string {
+	switch n.kind {
+	case kindText:
+		return "a text"
+	case kindNumber:
+		return "a number"
+	}
+	return n.describe()
+}
+
 // describe says what n is, for "got ...".
 func (n node) describe() string {
 	switch n.kind {

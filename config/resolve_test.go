@@ -96,7 +96,7 @@ func TestModeAndMergeDefaults(t *testing.T) {
 
 func TestCwdAndLogs(t *testing.T) {
 	a := mustParseOne(t, `{"name": "my app é", "script": "app.js", "cwd": "sub", "err": "e.log", "watch": "app.js"}`, options())
-	if a.Cwd != "/srv/sub" || a.ErrorFile != "/srv/sub/e.log" || a.OutFile != "/home/u/.gpm/logs/my-app---out.log" {
+	if a.Cwd != "/srv/sub" || a.ErrorFile != "/srv/sub/e.log" || a.OutFile != "/home/u/.gpm/logs/my-app---a468-out.log" {
 		t.Errorf("cwd %q, out %q, err %q", a.Cwd, a.OutFile, a.ErrorFile)
 	}
 	if diff := cmp.Diff([]string{"/srv/sub/app.js"}, a.Watch); diff != "" {
@@ -129,12 +129,12 @@ func TestWarnings(t *testing.T) {
 	o := options()
 	o.Profile = "prod"
 	o.Warn = func(p Problem) { got = append(got, p.Error()) }
-	mustParse(t, `[{"script": "app.js", "name": "a b", "env_prod": {}},
-{"script": "app.js", "name": "a-b", "max_memory_restart": 200}]`, o)
+	mustParse(t, `[{"script": "app.js", "name": "a b", "env_prod": {}, "out_file": "/x/o.log", "error_file": "/x/e.log"},
+{"script": "app.js", "name": "a-b", "max_memory_restart": 200, "out_file": "/x/o.log", "error_file": "/x/e.log"}]`, o)
 	want := []string{
 		`gpm.json:2:1: app "a-b": key "env_prod": is not there; the app starts without this profile`,
-		`gpm.json:2:1: app "a-b": writes the same log file as app "a b": "/home/u/.gpm/logs/a-b-out.log"`,
-		`gpm.json:2:1: app "a-b": writes the same log file as app "a b": "/home/u/.gpm/logs/a-b-error.log"`,
+		`gpm.json:2:1: app "a-b": writes the same log file as app "a b": "/x/o.log"`,
+		`gpm.json:2:1: app "a-b": writes the same log file as app "a b": "/x/e.log"`,
 		`gpm.json:2:59: app "a-b": key "max_memory_restart": 200 bytes is less than any process needs; is a unit missing, as in "200M"?`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"fmt"
+	"hash/fnv"
 	"path"
 	"strings"
 	"unicode"
@@ -112,13 +114,20 @@ func scriptName(script string) string {
 
 // logBase is the name of an app as part of a file name.
 func logBase(name string) string {
-	return strings.Map(func(r rune) rune {
+	base := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
 			return r
 		}
 		return '-'
 	}, name)
+	if base == name {
+		return base
+	}
+	// Other names become the same text: two apps must not share a file by accident.
+	sum := fnv.New32a()
+	_, _ = sum.Write([]byte(name))
+	return fmt.Sprintf("%s-%04x", base, sum.Sum32()&0xffff)
 }
 
 // nearest is the candidate that s is most likely a slip of, or "".

@@ -341,6 +341,15 @@ func TestTheCommandLineMayDie(t *testing.T) {
 	if s := g.instance("slow", 0).Status; s != api.Launching {
 		t.Fatalf("it is %s", s)
 	}
+	// Ctrl-C says what that means. A start that does not wait says that it does not.
+	v = g.view("restart", "slow")
+	g.until("it has begun again", func() bool { return g.instance("slow", 0).Generation > 2 })
+	v.leave()
+	contains(t, strings.Join(v.all(), "\n"), "error: interrupted; what the daemon has begun goes on", "hint: ")
+	if code := v.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("interrupted: exit code %d", code)
+	}
+	contains(t, g.ok("start", path, "--no-wait"), "slow is being started")
 	g.write("go", "")
 	g.online("slow", 2)
 	// The same for a reload, in the middle of the rollout.
@@ -348,8 +357,9 @@ func TestTheCommandLineMayDie(t *testing.T) {
 	if err := os.Remove(g.path("go")); err != nil {
 		t.Fatal(err)
 	}
+	before := g.instance("slow", 0).Generation
 	v = g.view("reload", "slow")
-	g.until("the first new one is started", func() bool { return len(g.describe("slow")[0].Events) > 0 && g.instance("slow", 0).Generation > 2 })
+	g.until("the first new one is started", func() bool { return g.instance("slow", 0).Generation > before })
 	if err := v.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,8 @@ import (
 
 const (
 	buildTime   = 10 * time.Minute // for a build command
-	memoryPause = 30 * time.Second // between two rollouts for memory: a reading may still be of the process before
+	memoryPause = 5 * time.Second  // between two rollouts for memory: a reading may still be of the process before
+	memoryAgain = 30 * time.Second // after one that failed
 	cronLook    = time.Minute      // how often a clock that may be set is looked at
 )
 
@@ -43,7 +44,7 @@ type app struct {
 
 	clock *time.Timer
 	tick  time.Time // when cron_restart is next due; zero: never
-	fed   time.Time // last rollout for memory
+	fed   time.Time // no rollout for memory before
 }
 
 // order is a verb for an app. indices nil means all of its instances. replies
@@ -173,10 +174,11 @@ func (a *app) start(o order) {
 // memory replaces instances that use too much. A rollout that runs already
 // brings a new process anyway; one that fails is not tried again at once.
 func (a *app) memory(o order) {
-	if a.rollout != nil || time.Since(a.fed) < memoryPause {
+	now := time.Now()
+	if a.rollout != nil || now.Before(a.fed) {
 		return
 	}
-	a.fed = time.Now()
+	a.fed = now.Add(memoryPause)
 	a.roll(a.chosen(o.indices), order{auto: true, reason: o.reason})
 }
 

@@ -298,6 +298,9 @@ func TestMemoryLimit(t *testing.T) {
 		}
 		m.wantGens("web", 1, 3)
 		m.wantState("web", 1, Online)
+		pass(memoryAgain)
+		measure(50, 101)
+		m.wantGens("web", 1, 4)
 		m.act(Stop, "web")
 		pass(memoryPause)
 		measure(500, 500)

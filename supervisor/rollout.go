@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // rollout replaces instances one after another: the new process of one is
@@ -77,6 +78,9 @@ func (a *app) stepped(o Outcome) {
 // rolledOut ends a rollout. If it went well, its spec is now live everywhere,
 // so it is the app's; only then may it change the number of instances.
 func (a *app) rolledOut(well bool) {
+	if !well {
+		a.fed = time.Now().Add(memoryAgain)
+	}
 	r := a.rollout
 	a.rollout = nil
 	if well && r.spec != nil {

@@ -306,7 +306,7 @@ func (s *Supervisor) Scale(ctx context.Context, target, count string) ([]Outcome
 }
 
 // maxInstances of one app: beyond it something else is wrong.
-const maxInstances = 1000
+const maxInstances = 1024
 
 func scaled(now int, count string) (int, error) {
 	n, err := strconv.Atoi(count)

@@ -183,7 +183,13 @@ func (d *daemon) done(w http.ResponseWriter) func([]supervisor.Outcome, error) {
 			fail(w, err)
 			return
 		}
-		d.synced()
+		if err := d.synced(); err != nil {
+			fail(w, &api.Error{
+				Kind: api.KindFailed, Message: "it was done, but could not be recorded: " + err.Error(),
+				Hint: "make room on the disk of GPM_HOME and say it again; a restart of gpm would forget it",
+			})
+			return
+		}
 		reply(w, resultOf(out))
 	}
 }
@@ -195,10 +201,12 @@ func acting(r *http.Request) (context.Context, context.CancelFunc) {
 }
 
 // synced waits for the records: what gpm says is done survives a power cut.
-func (d *daemon) synced() {
-	if err := d.store.Sync(); err != nil {
+func (d *daemon) synced() error {
+	err := d.store.Sync()
+	if err != nil {
 		d.warn("records cannot be written, a restart of gpm would forget changes: " + err.Error())
 	}
+	return err
 }
 
 func (d *daemon) flush(w http.ResponseWriter, r *http.Request) {
@@ -271,7 +279,7 @@ func (d *daemon) kill(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	out := d.brain.Shutdown(ctx, false)
 	d.hands.rest()
-	d.synced()
+	_ = d.synced() // warned about; gpm ends all the same
 	if err := d.link.Quit(); err != nil {
 		d.log.Error("tell the keeper to end", "error", err)
 	}

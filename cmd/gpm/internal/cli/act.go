@@ -20,6 +20,7 @@ type verb struct {
 	done string // said of an instance in place of its status; empty: the status
 	list bool   // show the list afterwards
 	fill bool   // a config file restarts its apps with what it says now
+	tip  string // goes on with the hint after a failure
 }
 
 // act carries a verb out on its targets.
@@ -108,18 +109,27 @@ func (s *session) report(ctx context.Context, r api.Result, v verb) error {
 	if !r.Failed() {
 		return nil
 	}
-	failed := slices.DeleteFunc(slices.Clone(r.Instances), func(o api.Outcome) bool { return o.OK })
+	failed := slices.DeleteFunc(slices.Clone(r.Instances), func(o api.Outcome) bool { return o.OK || untouched(o) })
 	s.say.Error(fmt.Sprintf("%s: %d of %s failed", v.name, len(failed), plural(len(r.Instances), "instance", "instances")))
-	s.say.Hint(fmt.Sprintf("gpm describe %[1]d, gpm logs %[1]d", failed[0].ID))
+	if len(failed) > 0 && failed[0].ID >= 0 {
+		s.say.Hint(fmt.Sprintf("gpm describe %[1]d, gpm logs %[1]d", failed[0].ID) + v.tip)
+	}
 	return errSaid
 }
+
+// untouched tells that an instance goes on as it was: a rollout ended before it.
+func untouched(o api.Outcome) bool { return !o.OK && o.Status == "" && o.ID >= 0 }
 
 // printOutcome is one line, and the last log lines of an instance that failed.
 func (s *session) printOutcome(o api.Outcome, done string) {
 	name := title(term.Clean(o.Name), o.Instance)
 	state := string(o.Status)
+	if untouched(o) {
+		s.out.Println("· " + name + ": " + term.Clean(o.Reason))
+		return
+	}
 	if !o.OK {
-		line := s.out.Paint(term.Red, "✗ ") + name + " " + state
+		line := s.out.Paint(term.Red, "✗ ") + strings.TrimSpace(name+" "+state)
 		if o.Reason != "" {
 			line += ": " + term.Clean(o.Reason)
 		}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,11 +49,43 @@ func (s *session) ensureDaemon(ctx context.Context) error {
 // reboot, or daemon and keeper were both killed): only a daemon can tell what
 // of them still lives. It tells whether it did.
 func (s *session) recall(ctx context.Context) (bool, error) {
-	records, err := filepath.Glob(filepath.Join(s.home, "state", "*.json"))
-	if err != nil || len(records) == 0 {
+	if len(s.records()) == 0 {
 		return false, nil
 	}
 	return true, s.ensureDaemon(ctx)
+}
+
+func (s *session) records() []string {
+	files, err := filepath.Glob(filepath.Join(s.home, "state", "*.json"))
+	if err != nil {
+		return nil // only a malformed pattern is an error
+	}
+	return files
+}
+
+// comeBack is recall for a verb that would not start a gpm by itself: it does
+// so if gpm died since this machine was booted, because then its apps live on
+// and to say "not running" or to show an empty list would be a lie.
+func (s *session) comeBack(ctx context.Context) error {
+	records := s.records()
+	if len(records) == 0 {
+		return nil
+	}
+	if _, err := s.client.Ping(ctx); !errors.Is(err, api.ErrNoDaemon) {
+		return nil // what is wrong with it the verb will say
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil
+	}
+	for _, path := range records {
+		text, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(text, bytes.TrimSpace(boot)) {
+			s.say.Warning("gpm had died; it is started again and takes over the apps that live")
+			return s.ensureDaemon(ctx)
+		}
+	}
+	return nil
 }
 
 // spawnKeeper starts a keeper that outlives this process, and reads its stderr

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,6 +128,11 @@ func (s *session) system(ctx context.Context, name string, args ...string) error
 // errSaid ends a command that has already said why it failed.
 var errSaid = errors.New("failed")
 
+// aboutApps are the verbs that need to know how the apps are.
+var aboutApps = []string{
+	"list", "describe", "jlist", "logs", "monit", "stop", "restart", "reload", "delete", "scale", "reset", "flush", "save", "resurrect", "update",
+}
+
 // hinted is an error with a proposal.
 type hinted struct {
 	error
@@ -179,11 +185,15 @@ func (s *session) root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-		PersistentPreRun: func(*cobra.Command, []string) {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if plain {
 				s.out.Plain()
 				s.err.Plain()
 			}
+			if slices.Contains(aboutApps, cmd.Name()) {
+				return s.comeBack(cmd.Context())
+			}
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -118,6 +118,9 @@ func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 // holding tells which sockets gpm holds, or why none.
 func holding(i api.Instance) string {
 	if len(i.Listeners) == 0 {
+		if i.Hold == "held" {
+			return "none (TCP listeners would be held; unix sockets and UDP are not)"
+		}
 		return cmp.Or(i.Hold, "none")
 	}
 	var all []string

@@ -11,6 +11,7 @@ is ready, send new connections to it, let the streams of the old one finish. If
 the new one does not get ready, it is ended and the old one goes on: exit code 1.
 With a config file its apps get the options that the file says now.`,
 	}
-	v := verb{name: "reload", call: s.client.Reload, fill: true}
+	v := verb{name: "reload", call: s.client.Reload, fill: true,
+		tip: "; if it cannot run beside the old process: gpm restart"}
 	return s.actVerb(v, c, func(o *startOptions) { o.againFlags(c) })
 }

@@ -90,5 +90,8 @@ func (s *session) completeTargets(files bool) cobra.CompletionFunc {
 
 // title is how an instance is called in a line of text: "web-0".
 func title(name string, instance int) string {
+	if instance < 0 {
+		return name // it is about the whole app
+	}
 	return name + "-" + strconv.Itoa(instance)
 }
