@@ -236,3 +236,46 @@ func TestRecordsBringEverythingBack(t *testing.T) {
 		t.Fatalf("rests: %+v", in)
 	}
 }
+
+// Any of them, in any order, again and again: a daemon that took over from
+// another one, and a keeper that took over from another one, may die as well.
+// Every line that is written meanwhile is in the file, once.
+func TestAnybodyMayDieAgain(t *testing.T) {
+	g := newGPM(t)
+	script := g.write("count.sh", "#!/bin/sh\ni=0\nwhile :; do i=$((i+1)); echo $i; done\n")
+	out := filepath.Join(g.dir, "count.log")
+	g.ok("start", g.conf(map[string]any{"name": "count", "script": script, "out_file": out, "log_max_size": "1G"}))
+	pid := g.online("count", 1)[0].PID
+	lines := func() int { return strings.Count(g.read(out), "\n") }
+	for i, who := range []string{"daemon", "keeper", "daemon", "keeper", "keeper", "both", "daemon", "keeper", "both"} {
+		keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
+		if who != "keeper" {
+			kill9(t, daemon)
+		}
+		if who != "daemon" {
+			kill9(t, keeper)
+		}
+		switch who {
+		case "both":
+			g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+			g.ok("list") // brings back a gpm that died
+		case "keeper":
+			g.until("a new keeper runs", func() bool { p := g.pid("keeper.pid"); return p != keeper && p != 0 && alive(p) })
+		}
+		g.until("a daemon answers", g.answers)
+		g.until("a new daemon wrote its pid", func() bool { p := g.pid("gpm.pid"); return p != daemon && p != 0 && alive(p) })
+		if got := g.online("count", 1)[0].PID; got != pid {
+			t.Fatalf("after death %d (%s) the app is pid %d, not %d", i, who, got, pid)
+		}
+		n := lines()
+		g.until("what the app says is read", func() bool { return lines() > n })
+	}
+	g.ok("stop", "count")
+	n := 0
+	for line := range strings.Lines(g.read(out)) {
+		n++
+		if line != fmt.Sprintln(n) {
+			t.Fatalf("line %d is %q", n, line)
+		}
+	}
+}
