@@ -131,7 +131,7 @@ func TestStopWhileTheDiskIsFull(t *testing.T) {
 }
 
 // The disk with gpm's own home is full: apps are started all the same, and
-// whoever looks is told that the list will not survive.
+// whoever starts them or looks is told that the list would not survive.
 func TestFullDiskUnderTheHome(t *testing.T) {
 	t.Parallel()
 	g := newGPM(t)
@@ -143,7 +143,8 @@ func TestFullDiskUnderTheHome(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); err == nil {
 		t.Fatal("the disk is not small")
 	}
-	g.ok("start", script, "--name", "second")
+	contains(t, g.fails("start", script, "--name", "second"), "it was done, but could not be recorded", "no space left on device", "hint: ")
+	g.online("second", 1)
 	o := g.run("list")
 	contains(t, o.stdout+o.stderr, "warning: ", "records cannot be written", "no space left on device")
 	contains(t, g.fails("save"), "no space left on device")

@@ -29,7 +29,7 @@ func TestLogFileNames(t *testing.T) {
 		g.app("own", hello, keys{"instances": 2, "out_file": "own/out.log", "error_file": "own/err.txt"}), // 5, 6
 		g.app("both", hello, keys{"out_file": "both.log", "error_file": "both.log"}),                      // 7
 		g.app("none", hello, keys{"out_file": "/dev/null", "error_file": "NULL"}),                         // 8
-		g.app("odd näme+1", hello), // 9
+		g.app("a b", hello), g.app("a:b", hello), // 9, 10: other names become the same text, and must not share a file
 	))
 	for path, want := range map[string]string{
 		g.log("plain-out.log"): "hello\n", g.log("plain-error.log"): "oops\n",
@@ -38,9 +38,15 @@ func TestLogFileNames(t *testing.T) {
 		g.log("merged-out.log"): "hello\nhello\n", g.log("merged-error.log"): "oops\noops\n",
 		d("own/out-5.log"): "hello\n", d("own/err-5.txt"): "oops\n",
 		d("own/out-6.log"): "hello\n", d("own/err-6.txt"): "oops\n",
-		g.log("odd-n-me-1-out.log"): "hello\n", g.log("odd-n-me-1-error.log"): "oops\n",
 	} {
 		g.until(path+" has its lines", func() bool { return g.read(path) == want })
+	}
+	for _, name := range []string{"a b", "a:b"} {
+		in := g.instance(name, 0)
+		if !regexp.MustCompile(`^a-b-[0-9a-f]{4}-out.log$`).MatchString(filepath.Base(in.OutFile)) {
+			t.Errorf("%q writes %s", name, in.OutFile)
+		}
+		g.until(name+" has its lines", func() bool { return g.read(in.OutFile) == "hello\n" })
 	}
 	g.until("both streams are in one file", func() bool { return len(g.read(d("both.log"))) == len("hello\noops\n") })
 	for _, in := range g.list() {
@@ -51,7 +57,7 @@ func TestLogFileNames(t *testing.T) {
 		}
 	}
 	files, err := os.ReadDir(filepath.Join(g.home, "logs"))
-	if err != nil || len(files) != 10 {
+	if err != nil || len(files) != 12 {
 		t.Errorf("%d files in logs, %v: %v", len(files), err, files)
 	}
 	if info, err := os.Stat(g.log("plain-out.log")); err != nil || info.Mode().Perm()&0o007 != 0 {
