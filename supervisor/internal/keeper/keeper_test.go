@@ -200,8 +200,9 @@ func TestAChildIsLeaderOfASessionWithCleanSignalsAndFiles(t *testing.T) {
 	if f[0] != f[1] {
 		t.Errorf("session %s is not that of the child, %s", f[0], f[1])
 	}
-	if own := ignored(t); f[3] != own {
-		t.Errorf("the app ignores signals %s, its starter %s", f[3], own)
+	// 32 and 33 are the C library's own: make leaves them ignored in what it starts.
+	if mask, err := strconv.ParseUint(f[3], 16, 64); err != nil || mask&^(3<<31) != 0 {
+		t.Errorf("the app ignores signals: %s", f[3])
 	}
 	if got := strings.Join(f[4:7], " "); got != "0 1 2" {
 		t.Errorf("the app has descriptors %s, want 0 1 2", got)
@@ -209,18 +210,6 @@ func TestAChildIsLeaderOfASessionWithCleanSignalsAndFiles(t *testing.T) {
 	if f[7] != "/usr" {
 		t.Errorf("the app is in %s, want /usr", f[7])
 	}
-}
-
-// ignored are the signals that this process was started to ignore: some shells
-// leave one of the C library's own.
-func ignored(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "SigIgn:")
-	return strings.Fields(rest)[0]
 }
 
 func TestAChildThatNobodyWaitsForIsKilled(t *testing.T) {
