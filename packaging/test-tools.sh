@@ -11,7 +11,9 @@ need python3 python3
 need nginx nginx-light
 need gunicorn gunicorn
 need javac default-jdk-headless
-need tmux tmux
+need systemd-analyze systemd
+need nsenter util-linux
+need ps procps
 [ -f /usr/lib/python3/dist-packages/uvicorn/__init__.py ] || missing="$missing python3-uvicorn"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
