@@ -66,7 +66,8 @@ func TestSoakCrash(t *testing.T) {
 	g, port := newGPM(t), freePort(t)
 	app := goServer("go", port)
 	app["instances"], app["min_uptime"] = 4, 100
-	app["restart_delay"] = 10 // else so many deaths make it wait for seconds
+	app["restart_delay"] = 10     // else so many deaths make it wait for seconds
+	app["max_restarts"] = 1000000 // and chance may pick the same one often: it must not be given up
 	g.ok("start", g.conf(app))
 	g.online("go", 4)
 	l := g.underLoad(requests(port, "/", rate), func() {

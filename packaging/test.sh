@@ -16,7 +16,8 @@ go test $race -count=1 -timeout 15m -v ./... >"$log" 2>&1 || status=$?
 grep -E '^(ok|FAIL|panic|---? FAIL|\?)' "$log" | grep -v 'no test files' || true
 if [ $status -ne 0 ]; then
     echo "--- output of failed tests"
-    grep -vE '^(=== |--- PASS|    --- PASS|ok )' "$log" | tail -n 300
+    awk '{ l[NR] = $0 } /--- FAIL|^panic|DATA RACE/ { f[++n] = NR }
+        END { for (k = 1; k <= n; k++) for (i = f[k] - 60; i <= f[k] + 30; i++) if (i in l && !(i in d)) { print l[i]; d[i] = 1 } }' "$log" | head -n 2000
     exit $status
 fi
 passed=$(grep -cE '^ *--- PASS' "$log" || true)
