@@ -180,7 +180,7 @@ func (s *session) root() *cobra.Command {
 	var plain bool
 	root := &cobra.Command{
 		Use:           "gpm",
-		Short:         "gpm keeps streaming services running: a restart breaks no stream, loses no connection and no log line",
+		Short:         "gpm keeps streaming services running: a restart refuses no connection and loses no log line",
 		Version:       api.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
