@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -33,10 +34,14 @@ func (g *gpm) open(ctx context.Context, apps []spec) error {
 	for _, a := range apps {
 		app := map[string]any{
 			"name": a.name, "script": a.argv[0], "args": a.argv[1:], "instances": a.instances,
-			"autorestart": a.restart, "env": a.env, "kill_timeout": a.grace.String(),
+			"autorestart": a.restart, "env": a.env,
 			// The benchmark counts the lines of one file.
 			"log_max_size": "100G",
 		}
+		if a.grace > 0 {
+			app["kill_timeout"] = a.grace.String()
+		}
+		maps.Copy(app, a.keys)
 		if a.out != "" {
 			app["out_file"], app["merge_logs"] = a.out, true
 		}

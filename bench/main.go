@@ -2,8 +2,9 @@
 // prints one Markdown table. It installs the peers where it can, works in a
 // temporary folder, and leaves nothing running.
 //
-//	go run ./bench                      everything, below six minutes
+//	go run ./bench                      everything, below nine minutes
 //	go run ./bench -only respawn,few    some of it
+//	go run ./bench -only breaks         what a replacement under load breaks
 //
 // It exits 0 when a mark is missed: a busy machine misses marks. The table says
 // so, and the load average beside it says how busy the machine was. Do not run
@@ -25,15 +26,18 @@ import (
 	"time"
 )
 
-const budget = 330 * time.Second // the whole run; cleaning up comes on top
+const budget = 520 * time.Second // the whole run; cleaning up comes on top
 
 type bench struct {
-	dir      string // all that it writes
-	app, sse string // what is supervised; copies of our own, in dir
-	ear      *ear
-	sheet    *sheet
-	homes    int
-	notes    []string
+	dir    string // all that it writes
+	app    string // what is supervised, built into dir
+	server string // an unmodified Go server, built into dir
+	stream string // an unmodified Node server, copied into dir
+	ear    *ear
+	sheet  *sheet
+	tables [][][]string // further tables, each with its head
+	homes  int
+	notes  []string
 }
 
 type section struct {
@@ -47,19 +51,27 @@ var sections = []section{
 	{"few", 40 * time.Second, (*bench).few},
 	{"many", 60 * time.Second, (*bench).many},
 	{"logs", 75 * time.Second, (*bench).flood},
-	{"reload", 40 * time.Second, (*bench).reload},
 	{"death", 30 * time.Second, (*bench).death},
+}
+
+// comparisons are not done by one supervisor after another.
+var comparisons = []struct {
+	name    string
+	measure func(*bench, context.Context) error
+}{
+	{"breaks", (*bench).breaks},
+	{"cost", (*bench).cost},
+	{"standby", (*bench).standby},
 }
 
 func main() {
 	gpmExe := flag.String("gpm", "bin/gpm", "`path` of the gpm to measure")
-	sseExe := flag.String("sse-app", "bin/sse-app", "`path` of the streaming sample")
-	only := flag.String("only", "", "`sections` to measure: respawn,few,many,logs,reload,death")
+	only := flag.String("only", "", "`sections` to measure: respawn,few,many,logs,death,breaks,cost,standby")
 	peers := flag.Bool("peers", true, "measure PM2 and supervisord, too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	report, err := measure(ctx, *gpmExe, *sseExe, *only, *peers)
+	report, err := measure(ctx, *gpmExe, *only, *peers)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -69,11 +81,11 @@ func main() {
 }
 
 // measure cleans up behind itself and returns what there is to print.
-func measure(ctx context.Context, gpmExe, sseExe, only string, peers bool) (string, error) {
+func measure(ctx context.Context, gpmExe, only string, peers bool) (string, error) {
 	if runtime.GOOS != "linux" {
 		return "", fmt.Errorf("needs Linux")
 	}
-	b, err := open(ctx, sseExe)
+	b, err := open(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -93,12 +105,26 @@ func measure(ctx context.Context, gpmExe, sseExe, only string, peers bool) (stri
 	limited, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	began := time.Now()
-	if err := b.floor(limited); err != nil {
-		return "", err
+	wanted := func(name string) bool { return only == "" || slices.Contains(strings.Split(only, ","), name) }
+	if wanted("respawn") || wanted("logs") {
+		if err := b.floor(limited); err != nil {
+			return "", err
+		}
 	}
 	for _, s := range sections {
-		if only == "" || slices.Contains(strings.Split(only, ","), s.name) {
+		if wanted(s.name) {
 			b.measure(limited, s)
+		}
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("interrupted")
+		}
+	}
+	for _, c := range comparisons {
+		if !wanted(c.name) {
+			continue
+		}
+		if err := c.measure(b, limited); err != nil {
+			b.notes = append(b.notes, fmt.Sprintf("%s failed: %v", c.name, err))
 		}
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("interrupted")
@@ -108,21 +134,26 @@ func measure(ctx context.Context, gpmExe, sseExe, only string, peers bool) (stri
 }
 
 // open makes the folder of this run, and in it what is supervised.
-func open(ctx context.Context, sseExe string) (*bench, error) {
+func open(ctx context.Context) (*bench, error) {
 	// Short, because the path of a unix socket has 107 bytes at most.
 	dir, err := os.MkdirTemp("", "gpm-bench-")
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{dir: dir, app: filepath.Join(dir, "app"), sse: filepath.Join(dir, "sse-app")}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.app, "./bench/app")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: no loader in the measured time
-	sse, err := os.ReadFile(sseExe)
+	b := &bench{dir: dir, app: filepath.Join(dir, "app"), server: filepath.Join(dir, "server"), stream: filepath.Join(dir, "stream.js")}
+	for exe, from := range map[string]string{b.app: "./bench/app", b.server: "./e2e/testdata/gosrv"} {
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", exe, from)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // static: no loader in the measured time
+		if err == nil {
+			err = run(build)
+		}
+	}
+	var text []byte
 	if err == nil {
-		err = os.WriteFile(b.sse, sse, 0o755)
+		text, err = os.ReadFile("e2e/testdata/node/stream.js")
 	}
 	if err == nil {
-		err = run(build)
+		err = os.WriteFile(b.stream, text, 0o644)
 	}
 	if err == nil {
 		b.ear, err = openEar(dir)
@@ -136,7 +167,8 @@ func open(ctx context.Context, sseExe string) (*bench, error) {
 
 func (b *bench) close() {
 	sweep(b.app)
-	sweep(b.sse)
+	sweep(b.server)
+	b.sweepMarked()
 	b.ear.close()
 	os.RemoveAll(b.dir)
 }
@@ -177,7 +209,8 @@ func (b *bench) with(ctx context.Context, k kind, apps []spec, do func(tool) err
 		b.notes = append(b.notes, fmt.Sprintf("%s: %v", k.name, closing))
 	}
 	sweep(b.app)
-	sweep(b.sse)
+	sweep(b.server)
+	b.sweepMarked()
 	b.ear.forget()
 	return err
 }

@@ -65,7 +65,14 @@ func (p *pm2) open(ctx context.Context, apps []spec) error {
 		app := map[string]any{
 			"name": a.name, "script": a.argv[0], "args": a.argv[1:], "instances": a.instances,
 			"interpreter": "none", "exec_mode": "fork", "cwd": p.home,
-			"autorestart": a.restart, "env": a.env, "kill_timeout": a.grace.Milliseconds(),
+			"autorestart": a.restart, "env": a.env,
+		}
+		if a.cluster {
+			app["script"], app["args"], app["exec_mode"] = a.argv[1], a.argv[2:], "cluster"
+			delete(app, "interpreter")
+		}
+		if a.grace > 0 {
+			app["kill_timeout"] = a.grace.Milliseconds()
 		}
 		if a.out != "" {
 			app["out_file"], app["merge_logs"] = a.out, true

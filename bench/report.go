@@ -34,11 +34,11 @@ func machineLine(ctx context.Context) string {
 		}
 	}
 	return fmt.Sprintf("%d cores (%s), Linux %s, %s, %s, load average %s before", runtime.NumCPU(), model,
-		strings.TrimSpace(string(kernel)), runtime.Version(), node, load())
+		strings.TrimSpace(string(kernel)), runtime.Version(), node, loadAverage())
 }
 
-// load is the load average of the last minute; others at work make noise.
-func load() string {
+// loadAverage is that of the last minute; others at work make noise.
+func loadAverage() string {
 	text, _ := os.ReadFile("/proc/loadavg")
 	first, _, _ := strings.Cut(string(text), " ")
 	return first
@@ -47,9 +47,15 @@ func load() string {
 // report is the machine, the table and how to read it, as Markdown.
 func (b *bench) report(machine string, took time.Duration) string {
 	var w strings.Builder
-	fmt.Fprintf(&w, "%s; %s after %.0f s; measured on %s\n\n", machine, load(), took.Seconds(), time.Now().Format("2006-01-02"))
-	b.sheet.write(&w)
-	fmt.Fprintln(&w)
+	fmt.Fprintf(&w, "%s; %s after %.0f s; measured on %s\n\n", machine, loadAverage(), took.Seconds(), time.Now().Format("2006-01-02"))
+	if len(b.sheet.rows) > 0 {
+		b.sheet.write(&w)
+		fmt.Fprintln(&w)
+	}
+	for _, t := range b.tables {
+		writeTable(&w, t)
+		fmt.Fprintln(&w)
+	}
 	for _, n := range append(b.notes, method...) {
 		fmt.Fprintln(&w, "-", n)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -89,7 +90,7 @@ func (s *supervisord) open(ctx context.Context, apps []spec) error {
 			startsecs = 0 // it may end at any time
 		}
 		fmt.Fprintf(&text, supervisordProgram, a.name, strings.Join(a.argv, " "), a.instances,
-			a.restart, startsecs, int(a.grace/time.Second)+1, out, strings.Join(env, ","))
+			a.restart, startsecs, int(cmp.Or(a.grace, 9*time.Second)/time.Second)+1, out, strings.Join(env, ","))
 	}
 	if err := os.WriteFile(s.conf(), []byte(text.String()), 0o600); err != nil {
 		return err

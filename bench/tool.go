@@ -45,6 +45,8 @@ type spec struct {
 	out       string // log file of stdout; empty: the supervisor's default
 	stamped   bool   // a timestamp before each line
 	grace     time.Duration
+	cluster   bool           // PM2's cluster mode: argv is node and a script
+	keys      map[string]any // further ones, in gpm's words
 }
 
 // kind is a supervisor of this machine.
@@ -70,7 +72,8 @@ func command(ctx context.Context, home string, env []string, argv ...string) *ex
 	return cmd
 }
 
-// output runs cmd; an error holds the last line that the command wrote.
+// output runs cmd; an error holds what the command wrote to stderr, or else the
+// last line of what it wrote at all.
 func output(cmd *exec.Cmd) ([]byte, error) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -78,11 +81,12 @@ func output(cmd *exec.Cmd) ([]byte, error) {
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return out.Bytes(), nil
 	}
-	said := strings.TrimSpace(errs.String() + "\n" + out.String())
-	if i := strings.LastIndexByte(said, '\n'); i >= 0 {
-		said = said[i+1:]
+	said := strings.Join(strings.Fields(errs.String()), " ")
+	if said == "" {
+		said = strings.TrimSpace(out.String())
+		said = said[strings.LastIndexByte(said, '\n')+1:]
 	}
-	return out.Bytes(), fmt.Errorf("run %s: %w: %s", filepath.Base(cmd.Path)+" "+strings.Join(cmd.Args[1:], " "), err, said)
+	return out.Bytes(), fmt.Errorf("run %s: %w: %s", filepath.Base(cmd.Path)+" "+strings.Join(cmd.Args[1:], " "), err, said[:min(len(said), 600)])
 }
 
 func run(cmd *exec.Cmd) error {

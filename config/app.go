@@ -56,6 +56,26 @@ type App struct {
 	Listen []string `json:"listen,omitempty"` // "host:port" sockets that gpm opens and passes as LISTEN_FDS
 	Port   int      `json:"port,omitempty"`   // sets PORT
 
+	// How new connections are dealt to instances, and how an outgoing process
+	// is taken out of traffic (docs/config.md, "Traffic").
+	Balance      string   `json:"balance"`       // "least", "random" or "hash"
+	Drain        string   `json:"drain"`         // "wait": gpm waits for the streams, then signals; "signal": the app drains itself
+	DrainTimeout Duration `json:"drain_timeout"` // longest drain of a rollout, scale, gpm drain
+	DrainIdle    Duration `json:"drain_idle"`    // a connection without data for this long holds no drain up
+	// ShutdownTimeout is the longest drain when gpm itself ends; zero: none.
+	ShutdownTimeout Duration `json:"shutdown_timeout"`
+	// QueueTimeout is how long new connections wait while no instance is up;
+	// then they are refused.
+	QueueTimeout Duration `json:"queue_timeout"`
+	// HangTimeout: connections wait for this long, none was accepted and no data
+	// was sent: the process hangs and is replaced. Zero: never.
+	HangTimeout Duration `json:"hang_timeout"`
+	Rollout     Rollout  `json:"rollout"`
+	Ready       *Probe   `json:"ready,omitempty"`  // nil: ready without a probe
+	Health      *Probe   `json:"health,omitempty"` // nil: not probed
+	// Standby is the number of warm processes that wait in bind().
+	Standby int `json:"standby,omitempty"`
+
 	Watch       []string `json:"watch,omitempty"` // absolute folders or files; empty: not watched
 	IgnoreWatch []string `json:"ignore_watch,omitempty"`
 	WatchDelay  Duration `json:"watch_delay,omitempty"`
@@ -76,6 +96,45 @@ type App struct {
 	// line), for errors found later.
 	File string `json:"file,omitempty"`
 	Line int    `json:"line,omitempty"`
+}
+
+// The ways to drain a process.
+const (
+	DrainWait   = "wait"
+	DrainSignal = "signal"
+)
+
+// Rollout paces the replacement of instances.
+type Rollout struct {
+	Parallel    int      `json:"parallel"`        // instances replaced at the same time, at least 1
+	Pause       Duration `json:"pause,omitempty"` // between one batch that is ready and the next
+	MaxDraining int      `json:"max_draining"`    // draining processes of the app beyond which the rollout waits; zero: three times the instances
+}
+
+// ProbeKind names what a probe does.
+type ProbeKind string
+
+// The kinds of probes.
+const (
+	ProbeHTTP ProbeKind = "http" // GET answers with an expected status
+	ProbeTCP  ProbeKind = "tcp"  // a connection is accepted by the kernel
+	ProbeExec ProbeKind = "exec" // a command line exits with 0
+	ProbeSSE  ProbeKind = "sse"  // GET answers with an event stream and an event comes
+)
+
+// Probe is a check of one process: of readiness (Ready) or of life (Health).
+type Probe struct {
+	Kind     ProbeKind         `json:"kind"`
+	Path     string            `json:"path,omitempty"`    // http, sse: "/readyz"
+	Port     int               `json:"port,omitempty"`    // zero: the first port that the process listens on
+	Headers  map[string]string `json:"headers,omitempty"` // http, sse; "Host" sets the Host header
+	Status   []int             `json:"status,omitempty"`  // http: accepted ones; empty: 200 to 399
+	Event    string            `json:"event,omitempty"`   // sse: the name of the event that has to come; empty: any
+	Command  string            `json:"command,omitempty"` // exec: for /bin/sh -c
+	Interval Duration          `json:"interval"`          // between two checks
+	Timeout  Duration          `json:"timeout"`           // of one check
+	Failures int               `json:"failures"`          // health: this many in a row and the process counts as hung
+	Delay    Duration          `json:"delay,omitempty"`   // before the first check
 }
 
 // Command is the argv that starts the app: the interpreter with its arguments,

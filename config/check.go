@@ -20,6 +20,9 @@ func Check(a *App) error {
 	c.environments(a)
 	c.lifecycle(a)
 	c.sockets(a)
+	c.traffic(a)
+	c.probe("ready", a.Ready, false)
+	c.probe("health", a.Health, true)
 	c.files(a)
 	return c.report.err()
 }
@@ -97,6 +100,61 @@ func (c *checker) sockets(a *App) {
 	for i, address := range a.Listen {
 		normal, ok := listenAddress(address)
 		c.need(ok && normal == address && !slices.Contains(a.Listen[:i], address), "listen", excerpt(address)+" is no address, or there twice")
+	}
+}
+
+func (c *checker) traffic(a *App) {
+	c.need(slices.Contains([]string{"least", "random", "hash"}, a.Balance), "balance", excerpt(a.Balance)+` is neither "least" nor "random" nor "hash"`)
+	c.need(a.Hold || a.Balance == "least", "balance", `is for listeners that gpm holds, and "hold" is false`)
+	c.need(a.Drain == "wait" || a.Drain == "signal", "drain", excerpt(a.Drain)+` is neither "wait" nor "signal"`)
+	c.duration("drain_timeout", a.DrainTimeout, 1)
+	c.duration("drain_idle", a.DrainIdle, 1)
+	c.duration("shutdown_timeout", a.ShutdownTimeout, 0)
+	c.duration("queue_timeout", a.QueueTimeout, 0)
+	c.duration("hang_timeout", a.HangTimeout, 0)
+	c.need(a.Rollout.Parallel >= 1 && a.Rollout.Parallel <= maxParallel, "rollout.parallel", "is out of bounds")
+	c.duration("rollout.pause", a.Rollout.Pause, 0)
+	c.need(a.Rollout.MaxDraining >= 0 && a.Rollout.MaxDraining <= maxDraining, "rollout.max_draining", "is out of bounds")
+	c.need(a.Standby >= 0 && a.Standby <= maxStandby, "standby", "is out of bounds")
+	c.need(a.Hold || a.Standby == 0, "standby", `is for listeners that gpm holds, and "hold" is false`)
+}
+
+func (c *checker) probe(key string, p *Probe, health bool) {
+	if p == nil {
+		return
+	}
+	c.need(slices.Contains(probeKinds, p.Kind), key, excerpt(string(p.Kind))+" is no kind of probe")
+	web := p.Kind == ProbeHTTP || p.Kind == ProbeSSE
+	if web {
+		c.need(pathProblem(p.Path) == "", key+"."+string(p.Kind), excerpt(p.Path)+" "+pathProblem(p.Path))
+	}
+	if p.Kind == ProbeExec {
+		c.need(notEmpty(p.Command) == "" && !hasNUL(p.Command), key+".exec", "is no command line")
+	}
+	c.need(p.Kind == ProbeExec || p.Command == "", key+".exec", "there is another kind, too")
+	c.need(web || p.Path == "", key, "has a path for nothing")
+	c.need(p.Port >= 0 && p.Port <= 65535 && (p.Port == 0 || p.Kind != ProbeExec), key+".port", "is out of bounds, or for nothing")
+	c.headers(key+".headers", p.Headers, web)
+	for i, s := range p.Status {
+		c.need(isStatus(int64(s)) && p.Kind == ProbeHTTP && (i == 0 || p.Status[i-1] < s), key+".status", strconv.Itoa(s)+" is out of bounds, out of order, or for nothing")
+	}
+	c.need(p.Event == "" || p.Kind == ProbeSSE && eventProblem(p.Event) == "", key+".event", excerpt(p.Event)+" is no name of an event, or for nothing")
+	c.duration(key+".interval", p.Interval, minInterval)
+	c.duration(key+".timeout", p.Timeout, 1)
+	c.duration(key+".delay", p.Delay, 0)
+	c.need(health && p.Failures >= 1 && p.Failures <= maxFailures || !health && p.Failures == 0, key+".failures", "is out of bounds, or for nothing")
+}
+
+func (c *checker) headers(key string, headers map[string]string, web bool) {
+	c.need(web || len(headers) == 0, key, "are for nothing")
+	spelled := map[string]bool{}
+	for name, value := range headers {
+		what := headerNameProblem(name)
+		c.need(what == "", key, excerpt(name)+" "+what)
+		what = headerValueProblem(name, value)
+		c.need(what == "", key, "the value of "+excerpt(name)+" "+what)
+		c.need(!spelled[strings.ToLower(name)], key, excerpt(name)+" is there twice")
+		spelled[strings.ToLower(name)] = true
 	}
 }
 

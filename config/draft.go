@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-
-	"github.com/tailscale/hujson"
 )
 
 // draft is an app while it is read: first its keys as written, then resolved
@@ -53,7 +51,7 @@ func (l *loader) newDraft(n node) *draft {
 		l.at(n.at, "", "got "+n.describe(), "an app, which is an object", "")
 	}
 	d.label = labelOf(n)
-	d.checkTwiceBelow(n)
+	d.checkTwiceBelow(n, "")
 	d.collect(n.members)
 	d.override()
 	d.fill()
@@ -80,13 +78,18 @@ func labelOf(n node) string {
 	return label
 }
 
-func (d *draft) checkTwiceBelow(n node) {
-	d.l.checkTwice(n, d.label)
+// checkTwiceBelow reports keys that n, or an object in it, has twice. The prefix
+// is what such a key is called by in front of its name ("ready.headers.").
+func (d *draft) checkTwiceBelow(n node, prefix string) {
+	d.l.checkTwice(n, d.label, prefix)
 	for _, item := range n.items {
-		d.checkTwiceBelow(item)
+		d.checkTwiceBelow(item, prefix)
 	}
 	for _, m := range n.members {
-		d.checkTwiceBelow(m.value)
+		if m.value.kind == kindList || m.value.kind == kindObject {
+			// Cut, because a long key in front of many would take quadratic time.
+			d.checkTwiceBelow(m.value, shorten(prefix+m.name)+".")
+		}
 	}
 }
 
@@ -141,13 +144,7 @@ func (d *draft) fill() {
 		if key.Refused != "" || key.Name == profileKey {
 			continue
 		}
-		if key.Default != "" {
-			v, err := hujson.Parse([]byte(key.Default))
-			if err != nil {
-				panic(fmt.Sprintf("default of %q: %v", key.Name, err)) // a bug in the table, which every test walks
-			}
-			key.set(d, member{name: key.Name, value: fromJSON(v, nil)})
-		}
+		d.setDefault(&key)
 		if m, ok := d.given[key.Name]; ok {
 			key.set(d, m)
 		}

@@ -34,6 +34,7 @@ type Key struct {
 	Refused  string
 	Harmless string
 
+	fields   []field         // of an object, for the reference
 	set      setter          // writes a value into the draft, or reports what is wrong
 	harmless func(node) bool // nil: no value is
 }

@@ -144,7 +144,41 @@ var keyCases = map[string]cases{
 		},
 		bad: []string{`"a b c"`, `"0,99 * * * *"`, `"60 * * * *"`, `"* * 31 2 *"`, `"1-2-3 * * * *"`, `"*/0 * * * *"`, `"* * * * * * *"`, `"0 0 1 1 * 2030"`, `"@often"`, `""`, `5`, `true`},
 	},
-	"hold": boolCases(func(a App) any { return a.Hold }),
+	"balance": {
+		get:  func(a App) any { return a.Balance },
+		good: []good{{`"random"`, "random"}, {`"hash"`, "hash"}, {`null`, "least"}},
+		bad:  []string{`"lest"`, `""`, `1`, `true`, `[]`},
+	},
+	"drain": {
+		get:  func(a App) any { return a.Drain },
+		good: []good{{`"signal"`, "signal"}, {`"wait"`, "wait"}, {`null`, "wait"}},
+		bad:  []string{`"sig"`, `true`, `{}`},
+	},
+	"drain_timeout":    durationCases(func(a App) any { return a.DrainTimeout.D() }, 30*time.Second, `0`, `"1us"`),
+	"drain_idle":       durationCases(func(a App) any { return a.DrainIdle.D() }, 20*time.Second, `0`),
+	"shutdown_timeout": zeroCases(durationCases(func(a App) any { return a.ShutdownTimeout.D() }, 5*time.Second)),
+	"queue_timeout":    zeroCases(durationCases(func(a App) any { return a.QueueTimeout.D() }, 30*time.Second)),
+	"hang_timeout":     zeroCases(durationCases(func(a App) any { return a.HangTimeout.D() }, 30*time.Second)),
+	"rollout": {
+		get: func(a App) any { return a.Rollout },
+		good: []good{
+			{`{"parallel": 3, "pause": "10s", "max_draining": 8}`, Rollout{3, Duration(10 * time.Second), 8}},
+			{`{"maxDraining": 2}`, Rollout{1, 0, 2}}, {`{"parallel": "all", "pause": null}`, Rollout{maxParallel, 0, 0}},
+			{`{}`, Rollout{1, 0, 0}}, {`null`, Rollout{1, 0, 0}},
+		},
+		bad: []string{
+			`2`, `"all"`, `[]`, `true`, `{"parallel": 0}`, `{"parallel": -1}`, `{"parallel": "25%"}`, `{"parallel": "2"}`, `{"parallel": 1025}`, `{"pause": -1}`,
+			`{"pause": "x"}`, `{"max_draining": -1}`, `{"max_drain": 1}`, `{"max_draining": 1, "maxDraining": 1}`, `{"pause": 1, "pause": 1}`, `{"": 1}`,
+		},
+	},
+	"standby": {
+		get:  func(a App) any { return a.Standby },
+		good: []good{{`2`, 2}, {`0`, 0}, {`64`, 64}, {`null`, 0}},
+		bad:  []string{`-1`, `65`, `"2"`, `true`},
+	},
+	"ready":  probeCases(func(a App) any { return a.Ready }, false),
+	"health": probeCases(func(a App) any { return a.Health }, true),
+	"hold":   boolCases(func(a App) any { return a.Hold }),
 	"listen": {
 		get:  func(a App) any { return a.Listen },
 		with: `"port": 3000`,
@@ -272,7 +306,8 @@ func TestEachKey(t *testing.T) {
 			}
 			for _, bad := range c.bad {
 				ps := problemsOf(t, appText(key.Name, bad, c.with), options())
-				if !strings.Contains(ps, fmt.Sprintf("key %q", strings.Replace(key.Name, "*", "production", 1))) && !strings.Contains(ps, `key "A"`) &&
+				name := strings.Replace(key.Name, "*", "production", 1)
+				if !strings.Contains(ps, `key "`+name+`"`) && !strings.Contains(ps, `key "`+name+`.`) &&
 					!(key.Name == "interpreter" && strings.Contains(ps, "not executable")) {
 					t.Errorf("%s: the problem does not name the key: %s", bad, ps)
 				}

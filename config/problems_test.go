@@ -37,7 +37,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 gpm.json:6:7: app "web": key "max_restart": unknown key; did you mean "max_restarts"?
 gpm.json:7:23: app "web": key "kill_timeout": got the text "soon"; expected milliseconds as a number, or text like "5s", "1m", "2h", "7d"
 gpm.json:7:47: app "web": key "hold": got the text "true"; expected true or false; write true without quotes
-gpm.json:8:23: app "web": key "A": the key is there twice, first in line 8
+gpm.json:8:23: app "web": key "env.A": the key is there twice, first in line 8
 gpm.json:8:41: app "web": key "env": the variable "" has no name
 gpm.json:9:23: app "web": key "instances": the key is there twice, first in line 9
 gpm.json:10:24: app "web": key "watch": cannot watch "/srv/nowhere": it does not exist; expected a file or folder

@@ -17,7 +17,7 @@ func Reference() string {
 		}
 		if k.Group != group {
 			group = k.Group
-			fmt.Fprintf(&b, "## %s\n\n", group)
+			fmt.Fprintf(&b, "## %s\n\n%s", group, groupIntros[group])
 		}
 		writeKey(&b, k)
 	}
@@ -42,6 +42,21 @@ func writeKey(b *strings.Builder, k Key) {
 		origin = "gpm; PM2 does not know it"
 	}
 	fmt.Fprintf(b, "- From: %s\n\n", origin)
+	writeFields(b, k.fields)
+}
+
+// writeFields is the table of what an object may have.
+func writeFields(b *strings.Builder, rows []field) {
+	if len(rows) == 0 {
+		return
+	}
+	b.WriteString("| Key in it | Type | Default | |\n|---|---|---|---|\n")
+	for _, row := range rows {
+		if row.refused == "" {
+			fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", row.name, row.typ, row.def, row.doc)
+		}
+	}
+	b.WriteString("\n")
 }
 
 func writeInterpreters(b *strings.Builder) {
@@ -79,6 +94,8 @@ They are refused with a sentence, because a key that is silently ignored is a su
 		fmt.Fprintf(b, "| `%s` | %s | %s |\n", strings.Join(names, "`, `"), k.Harmless, k.Refused)
 	}
 }
+
+var groupIntros = map[string]string{groupTraffic: trafficIntro, groupProbes: probesIntro}
 
 const referenceIntro = `# The config file
 

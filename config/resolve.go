@@ -51,6 +51,7 @@ func (d *draft) resolve() {
 	}
 	d.resolveWatch()
 	d.resolveListen()
+	d.resolveTraffic()
 	d.checkAccount("uid", d.app.UID, func(s string) error { _, err := user.LookupId(s); return err }, func(s string) error { _, err := user.Lookup(s); return err })
 	d.checkAccount("gid", d.app.GID, func(s string) error { _, err := user.LookupGroupId(s); return err }, func(s string) error { _, err := user.LookupGroup(s); return err })
 	d.warn()

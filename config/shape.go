@@ -14,7 +14,7 @@ func (l *loader) appNodes(root node) []node {
 	case kindObject:
 		for _, m := range root.members {
 			if m.name == "apps" || m.name == "pm2" {
-				l.checkTwice(root, "")
+				l.checkTwice(root, "", "")
 				return l.wrapped(root)
 			}
 		}
@@ -103,8 +103,9 @@ func (l *loader) unknown(m member, app string, candidates []string) {
 	l.report.addAt(m.at, p)
 }
 
-// checkTwice reports keys that an object has twice.
-func (l *loader) checkTwice(n node, app string) {
+// checkTwice reports keys that an object has twice, by their names with the
+// prefix.
+func (l *loader) checkTwice(n node, app, prefix string) {
 	seen := make(map[string]place, len(n.members))
 	for _, m := range n.members {
 		first, twice := seen[m.name]
@@ -112,6 +113,6 @@ func (l *loader) checkTwice(n node, app string) {
 			seen[m.name] = m.at
 			continue
 		}
-		l.report.addAt(m.at, Problem{App: app, Key: m.name, Message: fmt.Sprintf("the key is there twice, first in line %d", first.line())})
+		l.report.addAt(m.at, Problem{App: app, Key: prefix + m.name, Message: fmt.Sprintf("the key is there twice, first in line %d", first.line())})
 	}
 }

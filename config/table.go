@@ -27,7 +27,7 @@ const expectedSize = `bytes as a number, or text like "512K", "100M", "2G"`
 
 // appKeys is what gpm does, in the order of the reference.
 func appKeys() []Key {
-	return slices.Concat(programKeys(), instanceKeys(), startKeys(), restartKeys(), socketKeys(), watchKeys(), logKeys())
+	return slices.Concat(programKeys(), instanceKeys(), startKeys(), restartKeys(), socketKeys(), trafficKeys(), probeKeys(), watchKeys(), logKeys())
 }
 
 func programKeys() []Key {

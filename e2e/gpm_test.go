@@ -30,9 +30,13 @@ import (
 // for it to pass; every one waits for something to become true.
 const patience = 40 * time.Second
 
-var bin string // folder with gpm, sse-app and gosrv
+var bin string // folder with gpm, sse-app, gosrv and ears
 
-var soak = flag.Bool("soak", false, "run the long versions")
+var (
+	soak       = flag.Bool("soak", false, "run the long versions")
+	soakRate   = flag.Float64("rate", 0, "connections per `second` of the long versions; 0: what each server can")
+	everywhere = flag.Bool("everywhere", false, "run them with every server in every mode")
+)
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -44,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		bin = dir
-		for name, pkg := range map[string]string{"gpm": "gpm/cmd/gpm", "sse-app": "gpm/examples/sse-app", "gosrv": "./testdata/gosrv"} {
+		for name, pkg := range map[string]string{"gpm": "gpm/cmd/gpm", "sse-app": "gpm/examples/sse-app", "gosrv": "./testdata/gosrv", "ears": "./testdata/ears"} {
 			c := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
 			c.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if raced && name == "gpm" { // what is tested with the race detector runs with it

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"gpm/supervisor/api"
@@ -292,16 +291,7 @@ func TestGPMOfAnOrdinaryUser(t *testing.T) {
 	t.Parallel()
 	tool(t, "node")
 	g, port := newGPM(t), freePort(t)
-	g.open()
-	if os.Geteuid() == 0 {
-		g.as = &syscall.Credential{Uid: nobody, Gid: nobody}
-		for _, dir := range []string{g.home, g.dir} {
-			if err := os.Chown(dir, nobody, nobody); err != nil {
-				t.Fatal(err)
-			}
-		}
-		g.env = append(slices.DeleteFunc(g.env, func(s string) bool { return strings.HasPrefix(s, "HOME=") }), "HOME="+g.dir)
-	}
+	g.ordinary()
 	g.ok("start", g.conf(map[string]any{
 		"name": "n", "script": g.copied("node/whoami.js"), "instances": 4, "env": map[string]any{"PORT": port},
 	}))

@@ -2,114 +2,18 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gpm/bench/load"
-	"gpm/supervisor/api"
 )
 
-// streaming is the load that the sample app is for: finite streams, held ones
-// and short requests, each accounted for.
-func streaming(port int, rate float64) load.Options {
-	o := requests(port, "/v1/models", rate)
-	o.Stream, o.StreamRate, o.StreamEvents = load.Call{Path: "/stream?n=20"}, rate/10, 20 // 0.4 s each
-	o.Hold, o.Held = load.Call{Path: "/stream"}, 20
-	return o
-}
-
-// Reload under load: every stream ends as it should, every request is answered.
-// The long version is 80 replacements at 2,000 connections per second.
-func TestSoakReload(t *testing.T) {
-	reloads, rate := 3, 100.0
-	if *soak {
-		reloads, rate = 20, 2000
-	}
-	g := newGPM(t)
-	port := g.sseApp(4)
-	was := pids(g.online("sse", 4))
-	l := g.underLoad(streaming(port, rate), func() {
-		for range reloads {
-			g.ok("reload", "sse")
-			now := pids(g.online("sse", 4))
-			for _, pid := range was {
-				if slices.Contains(now, pid) {
-					t.Errorf("pid %d was not replaced", pid)
-				}
-			}
-			was = now
-			g.until("the old processes have let their streams finish", func() bool {
-				return !slices.ContainsFunc(g.list(), func(in api.Instance) bool { return in.Draining > 0 })
-			})
-		}
-	})
-	if l.Bad() > 0 {
-		t.Errorf("%d replacements:\n%v", 4*reloads, l)
-	}
-	t.Logf("%d replacements:\n%v", 4*reloads, l)
-	if l.Count(load.Stream, load.Complete) == 0 || l.Count(load.Held, load.Told) == 0 || l.Count(load.Request, load.Complete) == 0 {
-		t.Errorf("one kind has none that ended well: this proves nothing\n%v", l)
-	}
-}
-
-// kill -9 of one process after another under load: nobody is refused, nobody
-// waits for ever; what breaks had been accepted by a process that was killed.
-func TestSoakCrash(t *testing.T) {
-	kills, rate := 40, 200.0
-	if *soak {
-		kills, rate = 60, 2000
-	}
-	g, port := newGPM(t), freePort(t)
-	app := goServer("go", port)
-	app["instances"], app["min_uptime"] = 4, 100
-	app["restart_delay"] = 10     // else so many deaths make it wait for seconds
-	app["max_restarts"] = 1000000 // and chance may pick the same one often: it must not be given up
-	g.ok("start", g.conf(app))
-	g.online("go", 4)
-	l := g.underLoad(requests(port, "/", rate), func() {
-		for range kills {
-			victim := g.someone("go")
-			kill9(t, victim.PID)
-			g.until("its successor is online", func() bool {
-				now := g.instance("go", victim.Instance)
-				return now.Status == api.Online && now.Generation > victim.Generation
-			})
-		}
-	})
-	broken := l.Count(load.Request, load.Reset) + l.Count(load.Request, load.Cut) + l.Count(load.Request, load.Empty)
-	t.Logf("%d kills, %d broken:\n%v", kills, broken, l)
-	if l.Bad() > broken {
-		t.Errorf("some were lost that no dead process had accepted\n%v", l)
-	}
-	// Each process serves a quarter of them; one is in it for well below a
-	// millisecond, or for a quarter of a second on a machine that stands still.
-	if most := kills * max(5, int(rate/4/4)); broken > most {
-		t.Errorf("%d broken by %d kills, at most %d were expected\n%v", broken, kills, most, l)
-	}
-	if l.Count(load.Request, load.Complete) < l.Sent(load.Request)/2 {
-		t.Errorf("most were not complete\n%v", l)
-	}
-}
-
-// someone is an online instance, by chance.
-func (g *gpm) someone(app string) (in api.Instance) {
-	g.t.Helper()
-	g.until("an instance is online", func() bool {
-		all := slices.DeleteFunc(g.list(), func(in api.Instance) bool { return in.Name != app || in.Status != api.Online })
-		if len(all) > 0 {
-			in = all[rand.IntN(len(all))]
-		}
-		return len(all) > 0
-	})
-	return in
-}
-
 // goodVersion is what the script says when it works.
-const goodVersion = "exec node server.js"
+const goodVersion = "exec node stream.js"
 
 // brokenVersions never serve. said is what a person gets to see: the reason, and
 // the last lines of the new process.
@@ -129,56 +33,113 @@ var brokenVersions = []struct {
 		[]string{"it did not listen within listen_timeout (3s), as the one before it did", "in a loop"}},
 }
 
-// A reload to a version that does not work changes nothing, and says why.
+// versioned is an app of two instances whose version the test writes.
+type versioned struct {
+	*gpm
+	port int
+	was  []int // its processes
+}
+
+func newVersioned(t *testing.T) *versioned {
+	tool(t, "node")
+	v := &versioned{gpm: newGPM(t), port: freePort(t)}
+	v.copied("node/stream.js")
+	v.version(goodVersion)
+	v.ok("start", v.config(30*time.Second))
+	v.listeners("v", v.port, 2, 1)
+	v.was = pids(v.online("v", 2))
+	return v
+}
+
+func (v *versioned) version(script string) { v.write("version.sh", "#!/bin/sh\n"+script+"\n") }
+
+func (v *versioned) config(limit time.Duration) string {
+	return v.conf(keys{
+		"name": "v", "script": "version.sh", "instances": 2, "env": keys{"PORT": v.port, "MAX_AGE": 2000},
+		"listen_timeout": limit.String(), "kill_timeout": 500, "drain_timeout": "2m",
+	})
+}
+
+// untouched checks that the processes of before serve, they alone, and that
+// nothing is left of any other.
+func (v *versioned) untouched(after string) {
+	v.t.Helper()
+	if now := pids(v.online("v", 2)); !slices.Equal(now, v.was) {
+		v.t.Fatalf("%s: the old processes were %v, now they are %v", after, v.was, now)
+	}
+	if answered := answers(v.t, visit(v.t, v.port, "/", 40)); len(answered) != 2 || answered[v.was[0]] == 0 || answered[v.was[1]] == 0 {
+		v.t.Fatalf("%s: %v answered, the processes are %v", after, answered, v.was)
+	}
+	v.until(after+": nothing is left of the new process", func() bool {
+		for _, d := range v.describe("v") {
+			if len(d.Tree) != 1 || d.Draining > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// renewed checks that a reload has replaced both processes, whatever came before.
+func (v *versioned) renewed(l *load.Ledger, o load.Options) {
+	v.t.Helper()
+	if best := modes()[0]; best.steer == "none" {
+		v.onlyAccepted(l, 2) // such a server cannot be taken out of traffic here
+	} else {
+		nothingBroken(v.t, o, l, "reload to a version that works")
+	}
+	if now := pids(v.online("v", 2)); slices.Contains(now, v.was[0]) || slices.Contains(now, v.was[1]) {
+		v.t.Errorf("the new version is not live: %v, before %v", now, v.was)
+	}
+	for _, in := range v.list() {
+		if in.Reason != "" {
+			v.t.Errorf("instance %d is online with the reason %q", in.Instance, in.Reason)
+		}
+	}
+}
+
+// A reload to a version that does not work changes nothing, breaks no stream,
+// and says why. One to a version that only takes its time succeeds.
 func TestReloadOfABrokenVersion(t *testing.T) {
 	t.Parallel()
-	tool(t, "node")
-	g, port := newGPM(t), freePort(t)
-	g.copied("node/server.js")
-	version := func(script string) { g.write("version.sh", "#!/bin/sh\n"+script+"\n") }
-	conf := func(limit int) string {
-		return g.conf(map[string]any{
-			"name": "v", "script": "version.sh", "instances": 2, "env": map[string]any{"PORT": port}, "listen_timeout": limit, "kill_timeout": 500,
-		})
-	}
-	version(goodVersion)
-	g.ok("start", conf(30000))
-	g.listeners("v", port, 2, 1)
-	was := pids(g.online("v", 2))
+	v := newVersioned(t)
+	o := streamerOf("node").load(v.port, 60)
 	for _, b := range brokenVersions {
-		version(b.script)
+		v.version(b.script)
 		var said string
-		g.undisturbed(port, "/", func() { said = g.fails("reload", conf(3000)) })
+		nothingBroken(t, o, v.underLoad(o, func() { said = v.fails("reload", v.config(3*time.Second)) }), b.name)
 		for _, want := range append(b.said, "✗ v-0 online", "left as it was, because v-0 failed") {
 			if !strings.Contains(said, want) {
 				t.Errorf("%s: %q is not said:\n%s", b.name, want, said)
 			}
 		}
-		if now := pids(g.online("v", 2)); !slices.Equal(now, was) {
-			t.Fatalf("%s: the old processes were %v, now they are %v", b.name, was, now)
-		}
-		if answered := answers(t, visit(t, port, "/", 40)); len(answered) != 2 || answered[was[0]] == 0 || answered[was[1]] == 0 {
-			t.Fatalf("%s: %v answered, the processes are %v", b.name, answered, was)
-		}
-		g.until(b.name+": nothing is left of the new process", func() bool {
-			for _, d := range g.describe("v") {
-				if len(d.Tree) != 1 || d.Draining > 0 {
-					return false
+		v.untouched(b.name)
+	}
+	v.version("sleep 2; " + goodVersion) // listens late
+	v.renewed(v.underLoad(o, func() { v.ok("reload", v.config(30*time.Second)); v.drained() }), o)
+}
+
+// The same while the daemon is killed again and again: whoever asked for the
+// reload may not hear what came of it, but the old processes go on.
+func TestReloadOfABrokenVersionWhileTheDaemonDies(t *testing.T) {
+	t.Parallel()
+	v := newVersioned(t)
+	o := streamerOf("node").load(v.port, 60)
+	for _, b := range brokenVersions {
+		v.version(b.script)
+		l := v.underLoad(o, func() {
+			kills := v.menaced(func() {
+				if said := v.run("reload", v.config(3*time.Second)); said.code == 0 {
+					t.Errorf("%s: reload says that it went well: %v", b.name, said)
 				}
-			}
-			return true
+			})
+			t.Logf("%s: the daemon was killed %d times", b.name, kills)
 		})
+		nothingBroken(t, o, l, b.name)
+		v.untouched(b.name)
 	}
-	version(goodVersion)
-	g.onlyAccepted(g.underLoad(requests(port, "/", 100), func() { g.ok("reload", conf(30000)) }), 2)
-	if now := pids(g.online("v", 2)); slices.Contains(now, was[0]) || slices.Contains(now, was[1]) {
-		t.Errorf("the mended version is not live: %v, before %v", now, was)
-	}
-	for _, in := range g.list() {
-		if in.Reason != "" {
-			t.Errorf("instance %d is online with the reason %q", in.Instance, in.Reason)
-		}
-	}
+	v.version(goodVersion)
+	v.renewed(v.underLoad(o, func() { v.ok("reload", v.config(30*time.Second)); v.drained() }), o)
 }
 
 // A new process that takes two seconds to listen: the old one serves meanwhile.
@@ -191,7 +152,11 @@ func TestReloadOfASlowApp(t *testing.T) {
 	g.ok("start", g.conf(map[string]any{"name": "slow", "script": script, "instances": 2}))
 	g.listeners("slow", port, 2, 1)
 	was := pids(g.online("slow", 2))
-	l := g.underLoad(requests(port, "/", 100), func() {
+	undisturbed := g.undisturbed
+	if modes()[0].steer == "none" {
+		undisturbed = func(port int, path string, f func()) { g.onlyAccepted(g.underLoad(requests(port, path, 100), f), 2) }
+	}
+	undisturbed(port, "/", func() {
 		first := g.background("reload", "slow")
 		g.until("a new process is being launched", func() bool { return g.instance("slow", 0).Generation == 2 })
 		if said := g.fails("reload", "slow"); !strings.Contains(said, "a rollout of this app is running already") {
@@ -204,7 +169,6 @@ func TestReloadOfASlowApp(t *testing.T) {
 			t.Errorf("the first reload: %v", o)
 		}
 	})
-	g.onlyAccepted(l, 2)
 	for i, in := range g.online("slow", 2) {
 		if in.Generation != 2 || in.PID == was[i] {
 			t.Errorf("instance %d: generation %d, pid %d, before %d", i, in.Generation, in.PID, was[i])

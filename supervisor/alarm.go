@@ -15,6 +15,9 @@ const (
 	alarmLost   alarmKind = "lost"   // alive after SIGKILL, or a spawn without an answer
 	alarmRetire alarmKind = "retire" // a disk had its time to take the record of a takeover
 	alarmDue    alarmKind = "due"    // the restart is due (alarm of the instance)
+	alarmDrain  alarmKind = "drain"  // the time for a process's streams is over
+	alarmProbe  alarmKind = "probe"  // the next check of a process is due
+	alarmQueue  alarmKind = "queue"  // connections have waited long enough (alarm of the instance)
 	alarmTail   alarmKind = "tail"   // the last lines had their time
 )
 
@@ -36,6 +39,10 @@ type alarm struct {
 func (a *alarms) set(k alarmKind, gen int, in time.Duration) {
 	a.cancel(k, gen)
 	*a = append(*a, alarm{k, gen, time.Now().Add(in)})
+}
+
+func (a alarms) has(k alarmKind, gen int) bool {
+	return slices.ContainsFunc(a, func(x alarm) bool { return x.kind == k && x.gen == gen })
 }
 
 func (a *alarms) cancel(k alarmKind, gen int) {

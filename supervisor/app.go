@@ -31,6 +31,7 @@ type app struct {
 	instances []*instance       // instances[i] has index i
 	going     map[int]*instance // scaled down, by index; they may have ended
 	rollout   *rollout          // nil: none
+	drains    Progress          // what was said last of drains without a rollout
 	resting   bool              // no instance is wanted: nothing is watched
 	leaving   bool
 
@@ -42,9 +43,11 @@ type app struct {
 	ctx      context.Context
 	cancel   context.CancelFunc // ends a build when run ends
 
-	clock *time.Timer
-	tick  time.Time // when cron_restart is next due; zero: never
-	fed   time.Time // no rollout for memory before
+	reserved *config.App // standbys of it are kept; nil: none
+	pulse    *time.Timer // while a rollout runs
+	clock    *time.Timer
+	tick     time.Time // when cron_restart is next due; zero: never
+	fed      time.Time // no rollout for memory before
 }
 
 // order is a verb for an app. indices nil means all of its instances. replies
@@ -56,14 +59,35 @@ type order struct {
 	spec    *config.App
 	count   int
 	auto    bool // from a file, a clock or a limit: what is stopped stays so
+	drain   drainBudget
 	reason  string
 	replies chan<- (<-chan Outcome)
+}
+
+// drainBudget names the time that streams get when a verb ends processes.
+type drainBudget string
+
+const (
+	drainNone     drainBudget = ""
+	drainDeploy   drainBudget = "deploy"   // drain_timeout
+	drainShutdown drainBudget = "shutdown" // shutdown_timeout
+)
+
+func (d drainBudget) of(app *config.App) time.Duration {
+	switch d {
+	case drainDeploy:
+		return app.DrainTimeout.D()
+	case drainShutdown:
+		return app.ShutdownTimeout.D()
+	}
+	return 0
 }
 
 const (
 	doScale    trigger = "scale"
 	doMemory   trigger = "memory"
 	doRegister trigger = "register"
+	doAbort    trigger = "abort"
 )
 
 func newApp(s *Supervisor, spec *config.App) *app {
@@ -73,8 +97,26 @@ func newApp(s *Supervisor, spec *config.App) *app {
 		orders: make(chan order), done: make(chan struct{}),
 		going: map[int]*instance{}, resting: true,
 		changed: make(chan []string, 1), built: make(chan error, 1), ctx: ctx, cancel: cancel,
-		clock: time.NewTimer(cronLook),
+		clock: time.NewTimer(cronLook), pulse: time.NewTimer(cronLook),
 	}
+}
+
+// reserve keeps the standbys that are due: none while the app rests or is
+// replaced by another version, of which they would not be.
+func (a *app) reserve() {
+	var want *config.App
+	if !a.resting && a.rollout == nil && a.spec.Standby > 0 {
+		want = a.spec
+	}
+	if want == a.reserved {
+		return
+	}
+	a.reserved = want
+	if want == nil {
+		a.world.Reserve(a.spec, 0)
+		return
+	}
+	a.world.Reserve(want, want.Standby)
 }
 
 // send hands o to the app; false if it is being deleted or ctx ends first.
@@ -101,6 +143,7 @@ func (a *app) run() {
 	defer close(a.done)
 	defer a.cancel()
 	defer a.clock.Stop()
+	defer a.pulse.Stop()
 	a.watch()
 	a.wind(time.Now())
 	for !a.leaving {
@@ -113,11 +156,20 @@ func (a *app) run() {
 			a.filesChanged(paths)
 		case err := <-a.built:
 			a.buildEnded(err)
+		case <-a.pulse.C:
+			if a.rollout != nil {
+				a.next()
+			} else {
+				a.drained()
+			}
 		case <-a.clock.C:
 			a.cron()
 		}
+		a.reserve()
 	}
 	a.stopWatch()
+	a.resting = true
+	a.reserve()
 }
 
 func (a *app) obey(o order) {
@@ -129,6 +181,9 @@ func (a *app) obey(o order) {
 		}
 		a.roll(a.chosen(o.indices), o)
 		return // the rollout closes o.replies
+	case doAbort:
+		a.interrupt(o)
+		return
 	case doMemory:
 		a.memory(o)
 	case doScale:
@@ -159,12 +214,16 @@ func (a *app) obey(o order) {
 
 func (a *app) start(o order) {
 	a.resting = false
+	if a.reserved != nil && (o.do == onRestart || o.spec != nil) { // the program may be another one now
+		a.world.Reserve(a.spec, 0)
+		a.reserved = nil
+	}
 	if o.spec != nil || o.do == onRestart && o.indices == nil {
 		a.abort("the app was " + o.reason)
 	}
 	if o.spec != nil {
 		a.respec(o.spec)
-		a.each(a.resize(o.spec.Instances), order{do: doLeave, reason: "scaled down"})
+		a.each(a.resize(o.spec.Instances), order{do: doLeave, reason: "scaled down", drain: drainDeploy})
 	}
 	a.watch()
 	o.spec = a.spec
@@ -197,9 +256,12 @@ func (a *app) chosen(indices []int) []*instance {
 
 // each sends the order's verb to instances and passes the replies on.
 func (a *app) each(ins []*instance, o order) {
+	if o.drain != drainNone && a.rollout == nil {
+		a.pulse.Reset(rolloutPulse)
+	}
 	for _, in := range ins {
 		reply := make(chan Outcome, 1)
-		in.send(command{do: o.do, app: o.spec, reason: o.reason, reply: reply})
+		in.send(command{do: o.do, app: o.spec, reason: o.reason, budget: o.drain.of(a.spec), reply: reply})
 		if o.replies != nil {
 			o.replies <- reply
 		}
@@ -268,7 +330,7 @@ func (a *app) scale(o order) {
 	gone := a.resize(o.count)
 	a.each(a.instances[:min(before, o.count)], order{do: doCount, spec: a.spec})
 	a.rollout.scaled(o.count, a.instances[min(before, o.count):], gone)
-	a.each(gone, order{do: doLeave, reason: "scaled down", replies: o.replies})
+	a.each(gone, order{do: doLeave, reason: "scaled down", replies: o.replies, drain: drainDeploy})
 	if before < o.count {
 		a.resting = false
 		a.watch()

@@ -24,7 +24,8 @@ type entry struct {
 	spec    *config.App
 	places  map[int]Snapshot // by index
 	usage   map[int]Usage
-	leaving bool // it goes when its last place does
+	counts  map[int]map[int]Count // by index and generation
+	leaving bool                  // it goes when its last place does
 }
 
 // Usage is what an instance's process tree uses.
@@ -78,13 +79,13 @@ func (s *Supervisor) synced() {
 	_ = s.world.Sync() // the daemon says what is wrong with the disk; nobody here could do better
 }
 
-// covered tells whether another instance of an app is online.
+// covered tells whether another instance of an app serves.
 func (s *Supervisor) covered(a *app, index int) func() bool {
 	return func() (yes bool) {
 		s.do(func(b *board) {
 			if e := b.entries[a.name]; e != nil {
 				for i, p := range e.places {
-					yes = yes || i != index && p.State == Online
+					yes = yes || i != index && p.State == Online && !p.Away && p.Sick == ""
 				}
 			}
 		})
@@ -118,10 +119,14 @@ func (s *Supervisor) publisher(a *app) func(Snapshot, []Event) {
 			if snap.App != nil {
 				e.places[snap.Index] = snap
 				s.save(b, e)
+				if snap.Sick != "" && snap.State == Online && snap.App.Autorestart { // offered again with its next news
+					e.app.offer(order{do: doMemory, indices: []int{snap.Index}, reason: snap.Sick})
+				}
 				return
 			}
 			delete(e.places, snap.Index) // its goroutine ends
 			delete(e.usage, snap.Index)
+			delete(e.counts, snap.Index)
 			if !s.forget(b, e) {
 				s.save(b, e)
 			}
@@ -180,7 +185,7 @@ func (b *board) list() []Status {
 			p := e.places[i]
 			st := Status{Snapshot: p, Watching: len(p.App.Watch) > 0 && p.Wanted}
 			if p.PID != 0 || p.Draining > 0 { // a reading outlives the process it is of
-				st.Usage = e.usage[i]
+				st.Usage, st.Counts = e.usage[i], e.counts[i]
 			}
 			r = append(r, st)
 		}
@@ -203,7 +208,7 @@ func (s *Supervisor) enter(spec *config.App) (a *app, isNew bool) {
 			b.nextID = 0 // as PM2: an empty list counts from 0 again
 		}
 		a, isNew = newApp(s, spec), true
-		b.entries[spec.Name] = &entry{app: a, spec: spec, places: map[int]Snapshot{}, usage: map[int]Usage{}}
+		b.entries[spec.Name] = &entry{app: a, spec: spec, places: map[int]Snapshot{}, usage: map[int]Usage{}, counts: map[int]map[int]Count{}}
 	})
 	if isNew {
 		go a.run()
@@ -230,6 +235,59 @@ func (s *Supervisor) Measured(by map[int]Usage) {
 			}
 		}
 	})
+}
+
+// Counted takes a count of the connections of all processes, by id of the
+// instance and generation.
+func (s *Supervisor) Counted(by map[int]map[int]Count) {
+	s.tell(func(b *board) {
+		for _, e := range b.entries {
+			for i, p := range e.places {
+				e.counts[i] = by[p.ID]
+			}
+		}
+	})
+}
+
+// outgoing is how many processes of an app are on their way out, and how long
+// they may take.
+func (s *Supervisor) outgoing(a *app) (n int, longest time.Duration) {
+	s.do(func(b *board) {
+		if e := b.entries[a.name]; e != nil {
+			longest = e.spec.DrainTimeout.D() + e.spec.KillTimeout.D()
+			for _, p := range e.places {
+				n += p.Draining
+			}
+		}
+	})
+	return n, longest
+}
+
+// drains sums up the outgoing processes of an app.
+func (s *Supervisor) drains(a *app) (p Progress) {
+	s.do(func(b *board) {
+		e := b.entries[a.name]
+		if e == nil {
+			return
+		}
+		for i, place := range e.places {
+			for _, proc := range place.Procs {
+				if proc.Role != Outgoing && (proc.Until.IsZero() || place.State != Stopping) {
+					continue
+				}
+				c := e.counts[i][proc.Gen]
+				p.Draining++
+				p.Streams += c.holding()
+				if !c.Oldest.IsZero() && (p.Oldest.IsZero() || c.Oldest.Before(p.Oldest)) {
+					p.Oldest = c.Oldest
+				}
+				if proc.Until.After(p.Deadline) {
+					p.Deadline = proc.Until
+				}
+			}
+		}
+	})
+	return p
 }
 
 // overMemory is the verdict on a reading.

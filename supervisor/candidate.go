@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // replace is a reload of what is online: the current process is replaced by
@@ -32,6 +33,15 @@ func (in *instance) promote() {
 	in.cur.ready = true
 	in.streak = streak{}
 	in.become(Online, "")
+	in.alarms.cancel(alarmQueue, 0)
+	in.route() // first the new one, then away with the old one: somebody serves at every moment
+	if was.unsteered() == "" {
+		was.traffic = Away
+		if d := was.app.DrainTimeout.D(); d > 0 {
+			was.until = time.Now().Add(d)
+		}
+		in.world.Route(in.app.Name, in.index, was.gen, Away)
+	}
 	in.world.Settled(in.app.Name, in.index, in.cur.gen)
 	in.event("online", fmt.Sprintf("online, pid %d, in place of pid %d", in.cur.pid(), was.pid()))
 	in.old = append(in.old, was)
@@ -55,10 +65,10 @@ func (in *instance) promote() {
 	}()
 }
 
-// retire ends a process whose successor is on record, or had its time to be.
+// retire lets a process go whose successor is on record, or had its time to be.
 func (in *instance) retire(gen int) {
-	if p := in.find(gen); p != nil && !p.ending {
-		in.ladder(p)
+	if p := in.find(gen); p != nil && !p.draining() {
+		in.letGo(p, p.app.DrainTimeout.D())
 	}
 }
 
@@ -67,6 +77,9 @@ func (in *instance) retire(gen int) {
 func (in *instance) inherit() {
 	in.succeed()
 	in.become(Launching, in.died.Sentence())
+	in.limitQueue()
+	in.cur.traffic = Queueing
+	in.world.Route(in.app.Name, in.index, in.cur.gen, Queueing)
 }
 
 // succeed makes the candidate the current process, and its spec the instance's.
@@ -115,12 +128,13 @@ func (in *instance) show() {
 	s := Snapshot{
 		InstanceRecord: InstanceRecord{
 			ID: in.id, Index: in.index, Wanted: in.wanted, State: in.state, Reason: in.reason, Gen: in.gen,
-			Restarts: in.restarts, Streak: in.streak, Created: in.created, Listens: in.listens, Exits: slices.Clone(in.exits),
+			Restarts: in.restarts, Streak: in.streak, Created: in.created, Listens: in.listens, Away: in.away,
+			Exits: slices.Clone(in.exits),
 		},
-		App: in.app, NextTry: in.nextTry, PID: in.cur.pid(), Draining: len(in.old),
+		App: in.app, NextTry: in.nextTry, PID: in.cur.pid(), Draining: len(in.old), Health: in.health(),
 	}
 	if in.cur != nil {
-		s.Started = in.cur.started()
+		s.Started, s.CurGen, s.Traffic, s.Sick = in.cur.started(), in.cur.gen, in.cur.traffic, in.cur.sick
 	}
 	add := func(p *process, r Role) {
 		if p == nil || p.p == nil {
@@ -130,7 +144,7 @@ func (in *instance) show() {
 			s.Hold = p.p.Hold
 		}
 		s.Procs = append(s.Procs, ProcessRecord{
-			PID: p.p.PID, Start: p.p.Start, Boot: p.p.Boot, Gen: p.gen, Role: r, Ready: p.ready, Ending: p.told, Started: p.p.Started,
+			PID: p.p.PID, Start: p.p.Start, Boot: p.p.Boot, Tag: p.p.Tag, Gen: p.gen, Role: r, Ready: p.ready, Ending: p.told, Until: p.until, Started: p.p.Started,
 		})
 	}
 	add(in.cur, Current)

@@ -18,8 +18,16 @@ type World struct {
 	// process is left of it. Facts about the process go to l.Report, even
 	// before Launch returns; after an error there are none.
 	Launch func(ctx context.Context, l Launch) (*Process, error)
-	// Release closes the listeners held for a place.
+	// Release closes the listeners held for a place. Park does that, too, for a
+	// place that will be down for long while others serve, unless those who wait
+	// in its queue are better off waiting.
 	Release func(app string, index int)
+	Park    func(app string, index int)
+	// Route says what new connections a generation gets. Of one that is away
+	// Counted facts come from then on.
+	Route func(app string, index, gen int, t Traffic)
+	// Probe does one check of a generation, within ctx and its own timeout.
+	Probe func(ctx context.Context, app *config.App, index, gen int, p *config.Probe) error
 	// Settled is told that a generation is online, so that listeners which
 	// only earlier ones had can go.
 	Settled func(app string, index, gen int)
@@ -31,6 +39,9 @@ type World struct {
 	Sync   func() error
 	// Watch reports changes of the app's watched files until stop is called.
 	Watch func(app *config.App, changed func(paths []string)) (stop func(), err error)
+	// Reserve keeps n standbys of an app for Launch to take from; those of an
+	// earlier call are ended.
+	Reserve func(app *config.App, n int)
 	// Build runs the app's build command; its error carries the last output.
 	Build func(ctx context.Context, app *config.App) error
 	// Jitter is a random number in [0,1).
@@ -53,7 +64,14 @@ type Process struct {
 	Boot    string // boot id of the machine
 	Started time.Time
 	Hold    string // Held, "off", "unavailable: <why>"
-	// Signal sends a signal ("SIGINT") to the whole tree; Kill ends the tree
+	// Tag is the world's own name for it, if that is not made of its place; it
+	// goes into the record.
+	Tag string
+	// Unsteered is why no traffic can be kept from a process that is Held;
+	// empty: it can.
+	Unsteered string
+	// Signal sends the signal ("SIGINT") that tells the whole tree to end, once
+	// in a process's life: a second one would cut its drain short. Kill ends the tree
 	// with SIGKILL. Both are safe after the end.
 	Signal func(name string) error
 	Kill   func() error
@@ -71,6 +89,8 @@ const (
 	Refused   FactKind = "refused"   // its bind() was refused; Text says who has the port
 	Told      FactKind = "told"      // it said that it is ready
 	Ended     FactKind = "ended"     // it is gone, with all its tree; Exit says how
+	Counted   FactKind = "counted"   // its connections were counted; Count, Began
+	Stalled   FactKind = "stalled"   // its accept queue does not move; Stalled, Count. Zero: it does again
 	Tail      FactKind = "tail"      // after Ended: its last lines, once its pipes are drained
 )
 
@@ -80,6 +100,10 @@ type Fact struct {
 	Text string
 	Exit Exit
 	Tail []Line
+
+	Count   Count
+	Began   time.Time     // when the count began
+	Stalled time.Duration // how long the queue has not moved
 }
 
 // Line is a line of output kept for a crash report.

@@ -15,6 +15,8 @@ type Event struct {
 	Index   int // -1: as ID
 	State   State
 	Message string
+
+	Progress *Progress // of kind "rollout"; nobody changes it
 }
 
 const (
@@ -43,7 +45,9 @@ type feeds struct {
 func (f *feeds) emit(e Event) {
 	f.seq++
 	e.Seq = f.seq
-	f.past = append(f.past, e)
+	if e.Progress == nil || e.Progress.Done && e.Progress.Total > 0 { // steps are for who watches now
+		f.past = append(f.past, e)
+	}
 	if len(f.past) > 2*eventsKept {
 		f.past = append([]Event(nil), f.past[len(f.past)-eventsKept:]...)
 	}

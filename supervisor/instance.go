@@ -26,6 +26,7 @@ type instance struct {
 	commands chan command
 	facts    chan genFact
 	spawned  chan spawnResult
+	probes   chan probed
 	retired  chan int      // generations whose successor is on record
 	done     chan struct{} // closed when run has returned
 
@@ -33,10 +34,12 @@ type instance struct {
 	state    State
 	reason   string
 	wanted   bool
-	leaving  bool   // deleted or scaled down: run returns once nothing is alive
-	then     action // while Stopping: rest, launch or judge
-	plan     string // the reason that goes with then
-	gen      int    // the newest generation
+	away     bool          // its user took it out of traffic
+	budget   time.Duration // for the streams of what a stop ends
+	leaving  bool          // deleted or scaled down: run returns once nothing is alive
+	then     action        // while Stopping: rest, launch or judge
+	plan     string        // the reason that goes with then
+	gen      int           // the newest generation
 	cur      *process
 	next     *process   // candidate of a reload
 	old      []*process // outgoing
@@ -67,16 +70,20 @@ type command struct {
 	app    *config.App // new spec, or nil
 	auto   bool        // not from a person: it must not start what is not wanted
 	reason string
+	budget time.Duration // stop, leave: for its streams to finish; zero: none
 	reply  chan<- Outcome
 }
 
 // Commands that are no triggers of the table.
 const (
-	doLeave trigger = "leave" // stop, then end the goroutine
-	doStay  trigger = "stay"  // do not leave after all
-	doReset trigger = "reset" // counters to zero
-	doCount trigger = "count" // its app has another number of instances, nothing else is new
-	doSeen  trigger = "seen"  // nothing: the answer says that all before it was obeyed and shown
+	doLeave  trigger = "leave"   // stop, then end the goroutine
+	doStay   trigger = "stay"    // do not leave after all
+	doReset  trigger = "reset"   // counters to zero
+	doCount  trigger = "count"   // its app has another number of instances, nothing else is new
+	doDrain  trigger = "drain"   // out of traffic
+	doUndo   trigger = "undo"    // back into traffic
+	doGiveUp trigger = "give up" // end the candidate of a reload
+	doSeen   trigger = "seen"    // nothing: the answer says that all before it was obeyed and shown
 )
 
 // Outcome is what became of a command for one instance.
@@ -89,6 +96,7 @@ type Outcome struct {
 	OK     bool
 	Reason string
 	Tail   []Line
+	Runs   string // of Abort: the "new" or the "old" version
 }
 
 func newInstance(w *World, app *config.App, id, index int, publish func(Snapshot, []Event), saved func(), covered func() bool) *instance {
@@ -97,6 +105,7 @@ func newInstance(w *World, app *config.App, id, index int, publish func(Snapshot
 		commands: make(chan command),
 		facts:    make(chan genFact, 16),
 		spawned:  make(chan spawnResult, 1),
+		probes:   make(chan probed),
 		retired:  make(chan int),
 		done:     make(chan struct{}),
 		app:      app, state: Stopped, created: time.Now(),
@@ -134,7 +143,15 @@ func (in *instance) run(before func()) {
 		case c := <-in.commands:
 			in.obey(c)
 		case f := <-in.facts:
+			if f.Kind == Counted { // several a second: most of them change nothing
+				if !in.counted(f) {
+					continue
+				}
+				break
+			}
 			in.learn(f)
+		case r := <-in.probes:
+			in.checked(r)
 		case r := <-in.spawned:
 			in.arrive(r)
 		case gen := <-in.retired:
@@ -158,6 +175,13 @@ func (in *instance) empty() bool {
 
 func (in *instance) obey(c command) {
 	switch {
+	case c.do == doDrain || c.do == doUndo:
+		in.sendAway(c)
+		return
+	case c.do == doGiveUp && in.next != nil:
+		in.dropCandidate(c.reason)
+		c.reply <- in.outcome(true, "")
+		return
 	case in.aside(c.do, c.app):
 		c.reply <- in.outcome(true, "")
 		return
@@ -188,6 +212,7 @@ func (in *instance) obey(c command) {
 		in.adopt(c.app)
 	}
 	in.wanted = c.do != onStop
+	in.budget = c.budget
 	if in.wanted {
 		in.streak = streak{}
 	}
@@ -207,7 +232,7 @@ func (in *instance) aside(do trigger, app *config.App) bool {
 	case doStay:
 		in.leaving = false
 		in.giveUp("it is wanted again", func(w waiter) bool { return w.want == gone })
-	case doSeen:
+	case doSeen, doGiveUp:
 	default:
 		return false
 	}
@@ -244,14 +269,20 @@ func (in *instance) perform(a action, reason string) {
 		in.end(judge, reason)
 	case thenStop:
 		in.then, in.plan, in.reason = rest, reason, reason
+		in.hurry()
 	case thenLaunch:
 		in.then, in.plan, in.reason = launch, reason, reason
+		if in.cur != nil {
+			in.letGo(in.cur, in.budget)
+		}
 		if in.cleared() {
 			in.settle()
 		}
 	case goOnline:
 		in.become(Online, "")
 		in.cur.ready = true
+		in.alarms.cancel(alarmQueue, 0)
+		in.route()
 		in.world.Settled(in.app.Name, in.index, in.cur.gen)
 		in.event("online", fmt.Sprintf("online, pid %d", in.cur.pid()))
 	case judge:
@@ -259,6 +290,7 @@ func (in *instance) perform(a action, reason string) {
 	case settle:
 		in.settle()
 	case rest:
+		in.hurry()
 		in.rest(reason)
 	}
 }
@@ -267,6 +299,7 @@ func (in *instance) perform(a action, reason string) {
 // than left waiting for nobody.
 func (in *instance) rest(reason string) {
 	in.alarms.cancel(alarmDue, 0)
+	in.alarms.cancel(alarmQueue, 0)
 	if !in.empty() { // an outgoing process: "stopped" is said of the dead only
 		in.then, in.plan = rest, reason
 		in.become(Stopping, reason)
@@ -280,19 +313,33 @@ func (in *instance) rest(reason string) {
 func (in *instance) launch(reason string) {
 	in.alarms.cancel(alarmDue, 0)
 	in.become(Launching, reason)
+	in.limitQueue()
 	in.cur = in.begin(in.app)
 }
 
-// end starts the stop ladder for all that runs.
+// limitQueue sets the clock for those who wait to be accepted while nobody is
+// up, if it does not run yet.
+func (in *instance) limitQueue() {
+	if !in.alarms.has(alarmQueue, 0) {
+		in.alarms.set(alarmQueue, 0, in.app.QueueTimeout.D())
+	}
+}
+
+// end ends all that runs: what serves may finish its streams first, if the verb
+// has a budget for that. A restart leaves alone what drains already.
 func (in *instance) end(then action, reason string) {
 	in.then, in.plan = then, reason
 	in.become(Stopping, reason)
 	if in.next != nil {
 		in.dropCandidate(reason)
 	}
-	in.ladder(in.cur)
-	for _, p := range in.old {
-		in.retire(p.gen) // nothing is left to wait for
+	if in.cur.ending { // by an earlier daemon: its clocks died with that
+		in.ladder(in.cur)
+	}
+	in.lead(then)
+	in.letGo(in.cur, in.budget)
+	if then == rest {
+		in.hurry()
 	}
 }
 
@@ -307,7 +354,7 @@ func (in *instance) cleared() bool {
 // only wait, and those others have room. What is in the queue now is reset.
 func (in *instance) park(down time.Duration) {
 	if down > parkAfter && in.covered() {
-		in.world.Release(in.app.Name, in.index)
+		in.world.Park(in.app.Name, in.index)
 		in.event("listen", "its share of new connections goes to the other instances")
 	}
 }
@@ -345,8 +392,10 @@ func (in *instance) judge() {
 		in.become(Waiting, v.Reason)
 		in.nextTry = time.Now().Add(v.Delay)
 		in.alarms.set(alarmDue, 0, v.Delay)
+		in.limitQueue()
 		in.park(v.Delay)
 	case Errored:
+		in.alarms.cancel(alarmQueue, 0)
 		in.world.Release(in.app.Name, in.index)
 		in.become(Errored, v.Reason)
 		in.event("errored", v.Reason)

@@ -85,6 +85,16 @@ func anyLife(r *rand.Rand) life {
 		if r.IntN(3) == 0 {
 			l.hang, l.spawn = true, 90*time.Second
 		}
+	case 11:
+		l.wellFrom = ms(20000)
+	case 12:
+		l.wellTo = ms(300000)
+	}
+	if r.IntN(2) == 0 {
+		l.streams, l.drained = 1+r.IntN(9), ms(200000)
+	}
+	if r.IntN(20) == 0 {
+		l.queue = 1
 	}
 	return l
 }
@@ -107,7 +117,27 @@ func (g *game) anyApp() config.App {
 		app.CronRestart = "*/7 * * * *"
 	}
 	app.MaxMemory = 100
+	g.anyTraffic(&app)
 	return app
+}
+
+// anyTraffic is how an app drains, is probed and replaced.
+func (g *game) anyTraffic(app *config.App) {
+	app.Drain = []string{config.DrainWait, config.DrainSignal}[g.rand.IntN(2)]
+	if g.rand.IntN(3) != 0 {
+		app.DrainTimeout = config.Duration(g.rand.IntN(180)) * config.Duration(time.Second)
+	}
+	app.ShutdownTimeout = config.Duration(g.rand.IntN(10)) * config.Duration(time.Second)
+	app.Rollout = config.Rollout{Parallel: g.rand.IntN(4), MaxDraining: g.rand.IntN(5), Pause: config.Duration(g.rand.IntN(3)) * config.Duration(time.Second)}
+	if g.rand.IntN(3) == 0 {
+		app.QueueTimeout = config.Duration(30 * time.Second)
+	}
+	if g.rand.IntN(4) == 0 {
+		app.Ready = probedApp(1).Ready
+	}
+	if g.rand.IntN(4) == 0 {
+		app.Health = probedApp(1).Health
+	}
 }
 
 func (g *game) anyTarget() string {
@@ -138,7 +168,11 @@ func (g *game) call(what string, f func(context.Context)) {
 
 func (g *game) step() {
 	s := g.sup()
-	switch n := g.rand.IntN(24); n {
+	switch n := g.rand.IntN(28); n {
+	case 24, 25, 26, 27:
+		v := []Verb{Drain, Undrain, Abort, StopDrained}[n-24]
+		target := g.anyTarget()
+		g.call(string(v)+" "+target, func(ctx context.Context) { _, _ = s.Act(ctx, v, []string{target}, nil) })
 	case 0, 1, 2:
 		app, reload := g.anyApp(), g.rand.IntN(2) == 0
 		g.call("start "+app.Name, func(ctx context.Context) { s.Start(ctx, []config.App{app}, reload) })
@@ -249,8 +283,29 @@ func (g *game) check() {
 		if current > 1 || s.State == Online && current != 1 || (s.State == Waiting || s.State == Stopped || s.State == Errored) && current != 0 {
 			g.t.Fatalf("%s-%d is %s with processes %+v", s.App.Name, s.Index, s.State, s.Procs)
 		}
+		g.checkTraffic(s)
 		if s.State == Waiting && time.Until(s.NextTry) < 0 {
 			g.t.Fatalf("%s-%d waits for a time that has passed", s.App.Name, s.Index)
+		}
+	}
+}
+
+// checkTraffic: of the processes of a place one serves at most, and that is the
+// current one, if it may.
+func (g *game) checkTraffic(s Status) {
+	g.t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.procs {
+		if !p.alive || p.l.App.Name != s.App.Name || p.l.Index != s.Index {
+			continue
+		}
+		current := s.State == Online && p.l.Gen == s.CurGen
+		if p.traffic == Serving && !current && !p.known && len(p.signals) == 0 && s.State == Online {
+			g.t.Fatalf("%s-%d: generation %d serves, the current one is %d", s.App.Name, s.Index, p.l.Gen, s.CurGen)
+		}
+		if current && p.traffic != Serving && !s.Away && s.Sick == "" {
+			g.t.Fatalf("%s-%d: its traffic is %q", s.App.Name, s.Index, p.traffic)
 		}
 	}
 }

@@ -18,13 +18,24 @@ type process struct {
 	begun   time.Time
 	ready   bool
 	known   readiness
-	ending  bool   // the stop ladder has begun, or will when it is spawned
-	told    bool   // the ladder's signal was sent
-	stuck   bool   // we said that it does not go away
-	why     string // why gpm ends it, if it is the process's fault
-	fatal   string // last refusal it got, such as a taken port
-	gone    *Exit  // it ended before we heard that it was spawned
+	ending  bool      // the stop ladder has begun, or will when it is spawned
+	told    bool      // the ladder's signal was sent
+	asked   time.Time // when; unknown if by an earlier daemon
+	stuck   bool      // we said that it does not go away
+	why     string    // why gpm ends it, if it is the process's fault
+	fatal   string    // last refusal it got, such as a taken port
+	dead    bool      // its end is news on the way, from before this daemon
+	gone    *Exit     // it ended before we heard that it was spawned
 	waiting chan<- Outcome
+
+	traffic  Traffic
+	since    time.Time // its drain began; zero: it did not
+	until    time.Time // its drain is cut
+	count    Count     // the last one taken
+	checking bool      // a check is under way
+	failures int       // health checks in a row
+	trouble  error     // what the last check found
+	sick     string    // why it needs a successor
 }
 
 type genFact struct {
@@ -92,6 +103,9 @@ func (in *instance) watchOver(p *process) {
 	if p.known.limited(p.app) {
 		in.alarms.set(alarmLimit, p.gen, p.app.ListenTimeout.D())
 	}
+	if p.app.Ready != nil {
+		in.alarms.set(alarmProbe, p.gen, p.app.Ready.Delay.D())
+	}
 	in.consider(p)
 }
 
@@ -112,6 +126,8 @@ func (in *instance) learn(f genFact) {
 	case Told:
 		p.known.Told = true
 		in.consider(p)
+	case Stalled:
+		in.stalled(f)
 	case Refused:
 		p.fatal = f.Text
 		in.event("conflict", f.Text)
@@ -121,7 +137,7 @@ func (in *instance) learn(f genFact) {
 			return
 		}
 		in.bury(p, f.Exit)
-	case Tail:
+	case Tail, Counted:
 	}
 }
 
@@ -134,7 +150,7 @@ func (in *instance) consider(p *process) {
 		return
 	}
 	in.alarms.forget(p.gen)
-	in.alarms.set(alarmStable, p.gen, stableAfter)
+	in.lookAfter(p)
 	p.fatal = "" // it got over it
 	switch p {
 	case in.cur:
@@ -199,13 +215,22 @@ func (in *instance) ladder(p *process) {
 		return // arrive comes back here
 	}
 	in.alarms.forget(p.gen)
+	p.asked = time.Now()
 	if !p.told { // by the daemon before this one; a second signal would cut its drain short
 		p.told = true
 		if err := p.p.Signal(p.app.KillSignal); err != nil {
 			in.event("stop", fmt.Sprintf("send %s to pid %d: %v", p.app.KillSignal, p.pid(), err))
 		}
 	}
-	in.alarms.set(alarmKill, p.gen, p.app.KillTimeout.D())
+	in.alarms.set(alarmKill, p.gen, p.patience())
+}
+
+// lookAfter sets the clocks of a process that is ready.
+func (in *instance) lookAfter(p *process) {
+	in.alarms.set(alarmStable, p.gen, stableAfter)
+	if h := p.app.Health; h != nil {
+		in.alarms.set(alarmProbe, p.gen, h.Delay.D()+h.Interval.D())
+	}
 }
 
 func (in *instance) ring(a alarm) {
@@ -215,6 +240,8 @@ func (in *instance) ring(a alarm) {
 		in.fire(onDue, in.reason)
 	case a.kind == alarmTail:
 		in.tailOver(a.gen)
+	case a.kind == alarmQueue:
+		in.queueOver()
 	case p == nil: // an earlier alarm of this turn was the end of it
 	case a.kind == alarmSettle:
 		p.known.Settled = true
@@ -227,8 +254,12 @@ func (in *instance) ring(a alarm) {
 		}
 	case a.kind == alarmRetire:
 		in.retire(p.gen)
+	case a.kind == alarmDrain:
+		in.drainOver(p)
+	case a.kind == alarmProbe:
+		in.check(p)
 	case a.kind == alarmKill:
-		in.event("stop", fmt.Sprintf("pid %d did not end within %s, sending SIGKILL", p.pid(), p.app.KillTimeout))
+		in.event("stop", fmt.Sprintf("pid %d did not end within %s, sending SIGKILL", p.pid(), time.Since(p.asked).Round(time.Millisecond)))
 		in.kill(p)
 	case a.kind == alarmLost:
 		in.lost(p)
@@ -273,7 +304,7 @@ func (in *instance) notReady(p *process) {
 	if p.ready || p.ending {
 		return // it became so in this very turn
 	}
-	p.why = p.known.missing(p.app)
+	p.why = p.known.missing(p.app, p.trouble)
 	if p.fatal != "" {
 		p.why += " (" + p.fatal + ")"
 	}

@@ -31,6 +31,7 @@ type InstanceRecord struct {
 	Streak   streak          `json:"streak,omitzero"`
 	Created  time.Time       `json:"created"`
 	Listens  bool            `json:"listens,omitempty"`
+	Away     bool            `json:"away,omitempty"` // its user took it out of traffic
 	Exits    []Exit          `json:"exits,omitempty"`
 	Procs    []ProcessRecord `json:"processes,omitempty"`
 }
@@ -50,10 +51,12 @@ type ProcessRecord struct {
 	PID     int       `json:"pid"`
 	Start   uint64    `json:"start"`
 	Boot    string    `json:"boot"`
+	Tag     string    `json:"tag,omitempty"` // Process.Tag
 	Gen     int       `json:"gen"`
 	Role    Role      `json:"role"`
 	Ready   bool      `json:"ready"`
 	Ending  bool      `json:"ending,omitempty"` // the stop ladder has begun
+	Until   time.Time `json:"until,omitzero"`   // when its drain is cut
 	Started time.Time `json:"started"`
 }
 
@@ -66,6 +69,10 @@ type Snapshot struct {
 	PID      int
 	Started  time.Time // of the current process
 	Draining int       // outgoing processes
+	CurGen   int       // generation of the current process
+	Traffic  Traffic   // of the current process; empty: not decided yet
+	Sick     string    // why the current process needs a successor
+	Health   string    // of the current process, for people
 }
 
 // Survivor is a process that the world still has after a restart of the daemon:
@@ -74,6 +81,8 @@ type Survivor struct {
 	App   string
 	Index int
 	Gen   int
+	Told  bool // it was told to end: the record may not say so yet
+	Dead  bool // its end is among the facts that follow
 	// Attach hands the process over, never nil, from a goroutine of its own;
 	// facts about it go to report from now on, those that were missed first.
 	Attach func(app *config.App, report func(Fact)) *Process

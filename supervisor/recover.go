@@ -31,7 +31,7 @@ func (s *Supervisor) Recover(records []Record, alive []Survivor) {
 
 func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGroup) {
 	a := newApp(s, &r.App)
-	e := &entry{app: a, spec: &r.App, places: map[int]Snapshot{}, usage: map[int]Usage{}}
+	e := &entry{app: a, spec: &r.App, places: map[int]Snapshot{}, usage: map[int]Usage{}, counts: map[int]map[int]Count{}}
 	a.leaving, e.leaving = r.Leaving, r.Leaving
 	places := slices.Clone(r.Instances)
 	s.do(func(b *board) {
@@ -92,7 +92,7 @@ func (b *board) whole(places []InstanceRecord, n int) []InstanceRecord {
 // and reboot all come this way; after a reboot there are no survivors.
 func (in *instance) reattach(was InstanceRecord, survivors []Survivor) {
 	in.gen, in.restarts, in.streak = was.Gen, was.Restarts, was.Streak
-	in.created, in.listens, in.exits, in.wanted = was.Created, was.Listens, slices.Clone(was.Exits), was.Wanted
+	in.created, in.listens, in.exits, in.wanted, in.away = was.Created, was.Listens, slices.Clone(was.Exits), was.Wanted, was.Away
 	for i := range in.exits {
 		in.exits[i].Drained = true
 	}
@@ -123,8 +123,12 @@ func (in *instance) take(s Survivor, was InstanceRecord) (early []genFact) {
 	role := Candidate
 	if i := slices.IndexFunc(was.Procs, func(k ProcessRecord) bool { return k.Gen == s.Gen }); i >= 0 {
 		k := was.Procs[i]
-		role, p.ready, p.told, p.ending = k.Role, k.Ready, k.Ending, k.Ending
+		role, p.ready, p.told, p.ending, p.until = k.Role, k.Ready, k.Ending, k.Ending, k.Until
 	}
+	if s.Told {
+		p.told, p.ending = true, true
+	}
+	p.dead = s.Dead
 	p.p, early = in.attach(s)
 	p.begun = p.p.Started
 	switch {
@@ -134,9 +138,32 @@ func (in *instance) take(s Survivor, was InstanceRecord) (early []genFact) {
 		in.next = p
 	default:
 		in.old = append(in.old, p)
-		in.ladder(p)
+		in.goOn(p)
 	}
 	return early
+}
+
+// goOn ends an outgoing process as an earlier daemon meant to: its drain, or
+// the patience with one that drains itself, has the deadline that it had.
+func (in *instance) goOn(p *process) {
+	if p.told {
+		in.ladder(p)
+		return
+	}
+	in.letGo(p, max(time.Until(p.until), 0))
+}
+
+// dropSuccessor ends a candidate of an earlier daemon. That may have given it
+// the traffic in its last moments, so it drains like one that has served.
+func (in *instance) dropSuccessor() {
+	p := in.next
+	in.old, in.next = append(in.old, p), nil
+	in.event("reload", "reload given up: gpm was restarted during the reload")
+	if in.state == Online {
+		in.reason = "the last reload failed: gpm was restarted during it"
+	}
+	p.ready = true
+	in.letGo(p, p.app.DrainTimeout.D())
 }
 
 // attach takes a process over. It takes the facts that come at once, too: there
@@ -167,18 +194,30 @@ func (in *instance) resume(was InstanceRecord) {
 	case in.cur == nil:
 		in.rest(was.Reason)
 	case !in.wanted:
+		in.budget = max(time.Until(in.cur.until), 0)
 		in.end(rest, was.Reason)
 	case in.cur.ending:
 		in.end(launch, was.Reason)
+	case in.cur.dead: // what follows is decided when the news is here; its candidate is its heir
+		state := Launching
+		if in.cur.ready {
+			state = Online
+		}
+		in.become(state, was.Reason)
+		if in.next != nil {
+			in.watchOver(in.next)
+		}
+		return
 	case in.cur.ready:
 		in.become(Online, was.Reason)
+		in.route()
 		in.world.Settled(in.app.Name, in.index, in.cur.gen) // the daemon before may not have got to it
-		in.alarms.set(alarmStable, in.cur.gen, stableAfter)
+		in.lookAfter(in.cur)
 	default:
 		in.become(Launching, was.Reason)
 		in.watchOver(in.cur)
 	}
 	if in.next != nil {
-		in.dropCandidate("gpm was restarted during the reload")
+		in.dropSuccessor()
 	}
 }

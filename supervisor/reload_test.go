@@ -351,6 +351,7 @@ func TestOutgoingProcessesAreBounded(t *testing.T) {
 	bubble(t, func(m *machine) {
 		app := webApp("web", 1)
 		app.KillTimeout = config.Duration(time.Hour)
+		app.Rollout.MaxDraining = 100
 		m.will(life{listens: time.Millisecond, deaf: true})
 		allOK(t, m.start(app), 1)
 		for range outgoingMost {

@@ -73,6 +73,8 @@ func newStill(t *testing.T) *still {
 			}, nil
 		},
 		Release: func(string, int) {},
+		Park:    func(string, int) {},
+		Route:   func(string, int, int, Traffic) {},
 		Settled: func(string, int, int) {},
 		Jitter:  func() float64 { return 0.5 },
 	}

@@ -52,6 +52,7 @@ func (s *Supervisor) Emit(e Event) { s.emit(e) }
 type Status struct {
 	Snapshot
 	Usage
+	Counts   map[int]Count // connections by generation; nobody changes it
 	Watching bool
 }
 
@@ -235,6 +236,12 @@ const (
 	Reload  Verb = "reload"
 	Delete  Verb = "delete"
 	Reset   Verb = "reset"
+
+	StopDrained   Verb = "stop --drain"
+	DeleteDrained Verb = "delete --drain"
+	Drain         Verb = "drain"        // out of traffic, at once; the process stays
+	Undrain       Verb = "drain --undo" // back into traffic
+	Abort         Verb = "abort"        // end a rollout; the outcomes say which version runs
 )
 
 var verbs = map[Verb]order{
@@ -244,6 +251,12 @@ var verbs = map[Verb]order{
 	Reload:  {do: onReload, reason: "reloaded by its user"},
 	Delete:  {do: doLeave, reason: "deleted by its user"},
 	Reset:   {do: doReset},
+
+	StopDrained:   {do: onStop, reason: "stopped by its user", drain: drainDeploy},
+	DeleteDrained: {do: doLeave, reason: "deleted by its user", drain: drainDeploy},
+	Drain:         {do: doDrain, reason: "drained by its user"},
+	Undrain:       {do: doUndo, reason: "undrained by its user"},
+	Abort:         {do: doAbort, reason: "interrupted by its user"},
 }
 
 // NotFound is the error for a target that matches nothing.
@@ -259,7 +272,7 @@ func (s *Supervisor) Act(ctx context.Context, v Verb, targets []string, respec f
 	if err != nil {
 		return nil, err
 	}
-	if v == Delete {
+	if v == Delete || v == DeleteDrained {
 		if err := whole(chosen); err != nil {
 			return nil, err
 		}
@@ -362,7 +375,7 @@ func (s *Supervisor) Shutdown(ctx context.Context, keep bool) []Outcome {
 	})
 	var waits []func() []Outcome
 	for _, a := range apps {
-		waits = append(waits, s.order(ctx, a, order{do: doLeave, reason: "gpm is ending"}))
+		waits = append(waits, s.order(ctx, a, order{do: doLeave, reason: "gpm is ending", drain: drainShutdown}))
 	}
 	return s.gather(waits)
 }

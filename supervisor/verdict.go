@@ -107,14 +107,15 @@ type readiness struct {
 	Told      bool // it said so itself (IPC 'ready', READY=1)
 	Settled   bool // it has lived for settleTime
 	Expected  bool // an earlier generation listened, so this one has to
+	Probed    bool // its readiness probe found it ready
 }
 
 // ready tells whether the process serves, by the first rule that applies.
 func (r readiness) ready(app *config.App) bool {
 	switch {
-	case app.WaitReady:
-		return r.Told
-	case r.Listening:
+	case app.WaitReady && !r.Told, app.Ready != nil && !r.Probed:
+		return false
+	case app.WaitReady, app.Ready != nil, r.Listening:
 		return true
 	case r.Expected:
 		return false
@@ -124,11 +125,19 @@ func (r readiness) ready(app *config.App) bool {
 
 // limited tells whether listen_timeout applies: a process that has to do
 // something to be ready may fail to; one that need only live may not.
-func (r readiness) limited(app *config.App) bool { return app.WaitReady || r.Expected }
+func (r readiness) limited(app *config.App) bool {
+	return app.WaitReady || app.Ready != nil || r.Expected
+}
 
 // missing says what a process did not do within listen_timeout.
-func (r readiness) missing(app *config.App) string {
-	if app.WaitReady {
+// trouble is what its readiness probe found last.
+func (r readiness) missing(app *config.App, trouble error) string {
+	switch {
+	case app.Ready != nil && !r.Probed && trouble != nil:
+		return fmt.Sprintf("not ready within listen_timeout (%s): %v", app.ListenTimeout, trouble)
+	case app.Ready != nil && !r.Probed:
+		return fmt.Sprintf("not ready: its readiness probe got no answer within listen_timeout (%s)", app.ListenTimeout)
+	case app.WaitReady:
 		return fmt.Sprintf("not ready: it did not say 'ready' within listen_timeout (%s)", app.ListenTimeout)
 	}
 	return fmt.Sprintf("not ready: it did not listen within listen_timeout (%s), as the one before it did", app.ListenTimeout)

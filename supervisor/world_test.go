@@ -35,6 +35,13 @@ type life struct {
 	dies      time.Duration // after a signal
 	lastWords string
 	mumbles   bool // its last lines never come
+
+	streams  int           // it has
+	idle     int           // of these
+	queue    int           // wait to be accepted
+	drained  time.Duration // it has none this long after it was taken out of traffic; zero: never
+	wellFrom time.Duration // its probes succeed from here on
+	wellTo   time.Duration // to here; zero: for ever
 }
 
 var (
@@ -59,6 +66,7 @@ type machine struct {
 	frozen   chan struct{} // non-nil: Sync waits for it
 	released []string
 	settled  []string
+	reserved []string // "app n" for each order
 	watched  map[string]func([]string)
 	builds   int
 	build    func(ctx context.Context) error
@@ -66,6 +74,8 @@ type machine struct {
 	off      chan struct{}
 	daemons  []*fakeDaemon
 	flood    int // facts that Attach reports at once
+
+	unsteered string // why no traffic can be kept from anybody
 }
 
 // fakeDaemon is one life of a daemon.
@@ -87,6 +97,8 @@ type fakeProc struct {
 	known   bool // the daemon that lives has taken its end
 	signals []string
 	report  func(Fact) // to the daemon that lives
+	traffic Traffic
+	away    time.Time // since when it gets nothing
 
 	sigs     chan string
 	inbox    chan Fact
@@ -140,7 +152,7 @@ func (m *machine) boot() {
 	var left []Survivor
 	for _, p := range m.procs {
 		if p.alive || !p.known {
-			left = append(left, Survivor{App: p.l.App.Name, Index: p.l.Index, Gen: p.l.Gen, Attach: p.attach(d)})
+			left = append(left, Survivor{App: p.l.App.Name, Index: p.l.Index, Gen: p.l.Gen, Dead: !p.alive, Told: len(p.signals) > 0, Attach: p.attach(d)})
 		}
 	}
 	m.mu.Unlock()
@@ -224,6 +236,16 @@ func (d *fakeDaemon) world() *World {
 				m.checkRelease(app, index)
 			}
 		},
+		Park: func(app string, index int) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if !d.dead {
+				m.released = append(m.released, fmt.Sprintf("%s-%d", app, index))
+			}
+		},
+		Route:   func(app string, index, gen int, t Traffic) { m.route(app, index, gen, t, d) },
+		Probe:   d.probe,
+		Reserve: func(app *config.App, n int) { m.reserve(app, n, d) },
 		Settled: func(app string, index, gen int) { m.settle(app, index, gen, d) },
 		Save: func(r Record) {
 			d.stage(r.App.Name, &r)
@@ -268,6 +290,74 @@ func (d *fakeDaemon) world() *World {
 		},
 		Jitter: func() float64 { return 0.5 },
 	}
+}
+
+// route: while somebody of a place serves, somebody goes on serving; and who is
+// away is counted until it ends.
+func (m *machine) route(app string, index, gen int, t Traffic, d *fakeDaemon) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d.dead {
+		return
+	}
+	for _, p := range m.procs {
+		if p.l.App.Name != app || p.l.Index != index || p.l.Gen != gen {
+			continue
+		}
+		if p.traffic = t; t != Away {
+			p.away = time.Time{}
+		} else if p.away.IsZero() {
+			p.away = time.Now()
+			go p.counted()
+		}
+	}
+}
+
+// counted is the count of a process that is away, four times a second.
+func (p *fakeProc) counted() {
+	for {
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-p.m.off:
+			return
+		}
+		p.m.mu.Lock()
+		alive, away, report := p.alive, p.away, p.report
+		c := Count{Streams: p.life.streams, Live: p.life.streams - p.life.idle, Queue: p.life.queue}
+		if p.life.drained > 0 && time.Since(away) > p.life.drained {
+			c = Count{}
+		}
+		p.m.mu.Unlock()
+		if !alive || away.IsZero() {
+			return
+		}
+		if report != nil {
+			report(Fact{Kind: Counted, Count: c, Began: time.Now()})
+		}
+	}
+}
+
+func (m *machine) reserve(app *config.App, n int, d *fakeDaemon) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !d.dead {
+		m.reserved = append(m.reserved, fmt.Sprintf("%s %d", app.Name, n))
+	}
+}
+
+// probe: a process is well from some time of its life to another.
+func (d *fakeDaemon) probe(_ context.Context, app *config.App, index, gen int, _ *config.Probe) error {
+	d.m.mu.Lock()
+	defer d.m.mu.Unlock()
+	for _, p := range d.m.procs {
+		if p.l.App.Name == app.Name && p.l.Index == index && p.l.Gen == gen {
+			if age := time.Since(p.started); !p.alive || age < p.life.wellFrom || p.life.wellTo > 0 && age >= p.life.wellTo {
+				return errors.New("GET / answered 503")
+			}
+			return nil
+		}
+	}
+	return errors.New("no such process")
 }
 
 func (d *fakeDaemon) stage(app string, r *Record) {
@@ -393,7 +483,7 @@ func (p *fakeProc) handle(d *fakeDaemon, report func(Fact)) *Process {
 		return nil
 	}
 	return &Process{
-		PID: p.pid, Start: uint64(p.pid), Started: p.started, Hold: "held",
+		PID: p.pid, Start: uint64(p.pid), Started: p.started, Hold: "held", Unsteered: p.m.unsteered,
 		Signal: send, Kill: func() error { return send("SIGKILL") },
 	}
 }
@@ -665,6 +755,7 @@ func webApp(name string, instances int) config.App {
 		Name: name, Namespace: "default", Script: "/srv/" + name, Instances: instances, Autorestart: true,
 		MaxRestarts: 16, MinUptime: config.Duration(time.Second), KillSignal: "SIGINT",
 		KillTimeout: config.Duration(5 * time.Second), ListenTimeout: config.Duration(8 * time.Second),
+		QueueTimeout: config.Duration(time.Hour),
 	}
 }
 

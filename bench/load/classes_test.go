@@ -101,6 +101,7 @@ func TestEveryClassIsCounted(t *testing.T) {
 		{"closed at once", Stream, Empty, "before any byte", say()},
 		{"closed inside the head", Stream, Cut, "head", say("HTTP/1.1 200 OK\r\nX-Inst")},
 		{"reset inside the head", Stream, Reset, "head", thenReset("HTTP/1.1 200 OK\r\nX-Inst")},
+		{"reset between two lines of the head", Stream, Reset, "head", thenReset(okHead)},
 		{"reset after an event", Stream, Reset, "after 1 events", thenReset(streamHead, chunk(event(1)))},
 		{"clean end without the mark", Stream, Cut, "clean end", say(streamHead, chunk(event(1)), lastChunk)},
 		{"closed between events", Stream, Cut, "inside the answer", say(streamHead, chunk(event(1)))},
@@ -120,6 +121,7 @@ func TestEveryClassIsCounted(t *testing.T) {
 		{"whole answer", Request, Complete, "", say(okHead, "Content-Length: 2\r\n\r\nok")},
 		{"whole answer in chunks", Request, Complete, "", say(okHead, "Transfer-Encoding: chunked\r\n\r\n", chunk("ok"), lastChunk)},
 		{"reset before the answer", Request, Reset, "", thenReset()},
+		{"reset between two lines of the head", Request, Reset, "head", thenReset(okHead)},
 		{"no answer", Request, Empty, "before any byte", say()},
 		{"half an answer", Request, Cut, "after 1 bytes", say(okHead, "Content-Length: 2\r\n\r\no")},
 		{"chunks without an end", Request, Cut, "", say(okHead, "Transfer-Encoding: chunked\r\n\r\n", chunk("ok"))},
@@ -130,7 +132,7 @@ func TestEveryClassIsCounted(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(string(tt.kind)+"/"+tt.name, func(t *testing.T) {
 			t.Parallel()
-			o := Options{Addr: serveScript(t, tt.do), StreamRate: 1, StreamEvents: 3}
+			o := Options{Addr: serveScript(t, tt.do), StreamRate: 1, Lengths: []int{3}}
 			if tt.class == Timeout {
 				o.Timeout = 200 * time.Millisecond
 			}
@@ -267,7 +269,10 @@ func TestHeldSilenceIsNoSuccess(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []Options{{}, {Addr: "127.0.0.1:1"}, {Addr: "127.0.0.1", Held: 1}, {Addr: "127.0.0.1:1", StreamRate: -1, Held: 1}} {
+	for _, o := range []Options{
+		{}, {Addr: "127.0.0.1:1"}, {Addr: "127.0.0.1", Held: 1}, {Addr: "127.0.0.1:1", StreamRate: -1, Held: 1},
+		{Addr: "127.0.0.1:1", StreamRate: 1, Lengths: []int{5, 0}},
+	} {
 		if _, err := Run(t.Context(), o); !errors.Is(err, ErrOptions) {
 			t.Errorf("%+v: got %v, want ErrOptions", o, err)
 		}

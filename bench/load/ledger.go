@@ -3,6 +3,7 @@ package load
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -44,13 +45,34 @@ var classes = []Class{Complete, Told, Refused, Reset, Empty, Cut, Duplicated, Wr
 // Bad reports whether units of this class were lost, or prove nothing.
 func (c Class) Bad() bool { return c != Complete && c != Told }
 
-const maxSamples = 3 // per kind and class
+const (
+	maxSamples = 3 // per kind and class
+	maxLosses  = 20000
+)
 
 // Sample is one unit that did not end well.
 type Sample struct {
 	At       time.Duration // when it ended, from the start of the run
 	Instance string        // empty: unknown
 	Why      string
+}
+
+// Loss is one unit in a bad class.
+type Loss struct {
+	Kind     Kind
+	Class    Class
+	Instance string // empty: unknown
+	Why      string
+	// From is our side of the connection: what the kernel knows of the process
+	// that had accepted it goes by that. Invalid: there was no connection.
+	From  netip.AddrPort
+	Began time.Time // before connecting
+	Ended time.Time
+}
+
+func (l Loss) String() string {
+	return fmt.Sprintf("%s %s from %s, instance %s, %s after %s: %s", l.Kind, l.Class, l.From, orDash(l.Instance),
+		l.Ended.Format("15:04:05.000"), short(l.Ended.Sub(l.Began)), l.Why)
 }
 
 // Tally is the account of one kind.
@@ -60,6 +82,7 @@ type Tally struct {
 	Instances map[string]map[Class]int // by instance; "" for units that no instance answered
 	Samples   map[Class][]Sample       // the first of each class that is not Complete
 
+	Late    Latency // from when a unit was due to when it began: the generator's own fault
 	Connect Latency // of the connection
 	First   Latency // from the start of connecting to the first byte
 	Gap     Latency // longest wait between two events of a unit
@@ -69,8 +92,10 @@ type Tally struct {
 
 // Ledger is the account of a run. Once Run returned it nothing changes it.
 type Ledger struct {
-	Took  time.Duration
-	Kinds map[Kind]*Tally // kinds without a unit are absent
+	Took    time.Duration
+	Sending time.Duration   // the part of Took in which units were started
+	Kinds   map[Kind]*Tally // kinds without a unit are absent
+	Losses  []Loss          // all that Bad counts, up to 20,000
 
 	mu    sync.Mutex
 	start time.Time
@@ -81,6 +106,8 @@ type unitResult struct {
 	class    Class
 	why      string
 	instance string
+	from     netip.AddrPort
+	began    time.Time
 
 	connect, first, gap, whole, resume time.Duration // zero: did not come to it
 }
@@ -93,11 +120,7 @@ func newLedger() *Ledger {
 func (l *Ledger) add(kind Kind, u unitResult) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.Kinds[kind]
-	if t == nil {
-		t = &Tally{Classes: map[Class]int{}, Instances: map[string]map[Class]int{}, Samples: map[Class][]Sample{}}
-		l.Kinds[kind] = t
-	}
+	t := l.tally(kind)
 	t.Sent++
 	t.Classes[u.class]++
 	if t.Instances[u.instance] == nil {
@@ -106,6 +129,13 @@ func (l *Ledger) add(kind Kind, u unitResult) {
 	t.Instances[u.instance][u.class]++
 	if u.class != Complete && len(t.Samples[u.class]) < maxSamples {
 		t.Samples[u.class] = append(t.Samples[u.class], Sample{time.Since(l.start), u.instance, u.why})
+	}
+	if u.class.Bad() && len(l.Losses) < maxLosses {
+		now := time.Now()
+		if u.began.IsZero() {
+			u.began = now // it was not sent
+		}
+		l.Losses = append(l.Losses, Loss{kind, u.class, u.instance, u.why, u.from, u.began, now})
 	}
 	t.Connect.add(u.connect)
 	t.First.add(u.first)
@@ -116,9 +146,38 @@ func (l *Ledger) add(kind Kind, u unitResult) {
 	}
 }
 
+// tally is the account of a kind; l.mu is held.
+func (l *Ledger) tally(kind Kind) *Tally {
+	t := l.Kinds[kind]
+	if t == nil {
+		t = &Tally{Classes: map[Class]int{}, Instances: map[string]map[Class]int{}, Samples: map[Class][]Sample{}}
+		l.Kinds[kind] = t
+	}
+	return t
+}
+
+// began notes that a unit was started, so much after it was due.
+func (l *Ledger) began(kind Kind, late time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tally(kind).Late.add(late)
+}
+
 func (l *Ledger) finish() *Ledger {
 	l.Took = time.Since(l.start)
 	return l
+}
+
+// Rate is how many connections per second were tried while units were started.
+func (l *Ledger) Rate() float64 {
+	n := 0
+	for _, t := range l.Kinds {
+		n += t.Sent - t.Classes[Unsent]
+	}
+	if l.Sending <= 0 {
+		return 0
+	}
+	return float64(n) / l.Sending.Seconds()
 }
 
 // Count is the number of units of a kind and class.
@@ -153,7 +212,7 @@ func (l *Ledger) Bad() int {
 // String is the ledger as tables: units, instances, latencies, samples.
 func (l *Ledger) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "took %s, bad: %d\n", l.Took.Round(time.Millisecond), l.Bad())
+	fmt.Fprintf(&b, "took %s, %.0f connections per second, bad: %d\n", l.Took.Round(time.Millisecond), l.Rate(), l.Bad())
 	l.units(&b)
 	l.latencies(&b)
 	for _, k := range kinds {
@@ -210,7 +269,7 @@ func (l *Ledger) latencies(b *strings.Builder) {
 		for _, m := range []struct {
 			name string
 			l    *Latency
-		}{{"connect", &t.Connect}, {"first byte", &t.First}, {"longest gap", &t.Gap}, {"whole", &t.Whole}, {"resume", &t.Resume}} {
+		}{{"late", &t.Late}, {"connect", &t.Connect}, {"first byte", &t.First}, {"longest gap", &t.Gap}, {"whole", &t.Whole}, {"resume", &t.Resume}} {
 			if m.l.Count() > 0 {
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", k, m.name, short(m.l.Quantile(0.5)), short(m.l.Quantile(0.99)), short(m.l.Worst()))
 			}

@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,10 +36,13 @@ type Options struct {
 
 	// Streams are finite event streams, StreamRate of them per second.
 	// A complete one ends with an event whose data is End.
-	Stream       Call
-	StreamRate   float64
-	StreamEvents int    // unnamed events before End; 0: not checked
-	End          string // default "[DONE]"
+	Stream     Call
+	StreamRate float64
+	// Lengths are how many unnamed events streams have before End: the first
+	// stream the first length, and so on, round and round. "{n}" in the path and
+	// the body of Stream stands for it. Empty: the number is not checked.
+	Lengths []int
+	End     string // default "[DONE]"
 
 	// Held streams are endless event streams, kept open for the whole run.
 	// As a browser's EventSource would, a held stream connects again after its
@@ -74,6 +79,11 @@ func (o *Options) complete() error {
 	}
 	if o.StreamRate < 0 || o.RequestRate < 0 || o.Held < 0 || o.StreamRate+o.RequestRate+float64(o.Held) == 0 {
 		return fmt.Errorf("plan load for %q: %w: no kind has a rate above zero", o.Addr, ErrOptions)
+	}
+	for _, n := range o.Lengths {
+		if n < 1 {
+			return fmt.Errorf("plan streams for %q: %w: %d events", o.Addr, ErrOptions, n)
+		}
 	}
 	if o.End == "" {
 		o.End = "[DONE]"
@@ -114,6 +124,7 @@ func Run(ctx context.Context, o Options) (*Ledger, error) {
 	}
 	starters.Wait()
 	<-ctx.Done()
+	r.ledger.Sending = time.Since(r.ledger.start)
 	grace := time.AfterFunc(o.Grace, cut)
 	defer grace.Stop()
 	r.units.Wait()
@@ -128,6 +139,7 @@ type run struct {
 	hard   context.Context // ended: everything under way is a timeout
 	units  sync.WaitGroup
 	open   atomic.Int64
+	nth    atomic.Uint64 // streams so far
 	ledger *Ledger
 }
 
@@ -164,6 +176,7 @@ func (r *run) pace(rate float64, kind Kind, unit func(due time.Time)) {
 		}
 		r.units.Go(func() {
 			defer r.open.Add(-1)
+			r.ledger.began(kind, time.Since(due))
 			unit(due)
 		})
 	}
@@ -179,7 +192,13 @@ func (r *run) enter() bool {
 }
 
 func (r *run) stream(due time.Time) {
-	r.ledger.add(Stream, r.events(due, r.Stream, &reader{end: r.End, want: r.StreamEvents}))
+	call, length := r.Stream, 0
+	if len(r.Lengths) > 0 {
+		length = r.Lengths[(r.nth.Add(1)-1)%uint64(len(r.Lengths))]
+		n := strconv.Itoa(length)
+		call.Path, call.Body = strings.ReplaceAll(call.Path, "{n}", n), strings.ReplaceAll(call.Body, "{n}", n)
+	}
+	r.ledger.add(Stream, r.events(due, call, &reader{end: r.End, want: length}))
 }
 
 // hold keeps one held stream: connection after connection until the run ends.

@@ -120,7 +120,7 @@ func TestAllKindsTogether(t *testing.T) {
 
 	l, err := Run(t.Context(), Options{
 		Addr: ln.Addr().String(), Duration: time.Second, Timeout: time.Minute,
-		Stream: Call{Path: "/stream?n=5"}, StreamRate: 50, StreamEvents: 5,
+		Stream: Call{Path: "/stream?n=5"}, StreamRate: 50, Lengths: []int{5},
 		Hold: Call{Path: "/stream"}, Held: 10,
 		RequestRate: 200,
 	})

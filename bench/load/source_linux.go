@@ -8,7 +8,7 @@ import (
 )
 
 // sourceIPs are the addresses to connect from. All of 127.0.0.0/8 is this
-// machine on Linux without any setup; 127.0.1.x leaves alone 127.77.0.x, by
+// machine on Linux without any setup; 127.0.1.x leaves alone 127.77.x.x, by
 // which gpm reaches one certain instance. Nil: let the kernel choose.
 func sourceIPs(addr string) []net.IP {
 	host, _, _ := net.SplitHostPort(addr)

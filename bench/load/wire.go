@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -50,10 +51,16 @@ type patientConn struct {
 	timeout time.Duration
 	hard    context.Context // ended: reads fail as timeouts
 	stop    context.Context // not nil and ended: reads fail with errReleased
-	failed  error           // of the last read
+	failed  error           // of the read that ended it
 }
 
+// Read fails for good with its first error. The kernel tells a reset once and
+// "end of file" from then on, and bufio's Peek, which net/http uses, forgets an
+// error: a reset would be booked as a cut.
 func (c *patientConn) Read(b []byte) (n int, err error) {
+	if c.failed != nil {
+		return 0, c.failed
+	}
 	defer func() { c.failed = err }()
 	c.SetReadDeadline(time.Now().Add(c.timeout))
 	// A context that ends after this check moves the deadline set above, and
@@ -94,12 +101,17 @@ type exchange struct {
 // res has the class and the exchange is nil. The caller closes the exchange.
 func (r *run) begin(call Call, res *unitResult) *exchange {
 	start := time.Now()
+	res.began = start
 	nc, err := r.dialer.dial(r.hard)
 	if err != nil {
 		res.fail(err, "connect")
 		return nil
 	}
 	res.connect = time.Since(start)
+	if tcp, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+		from := tcp.AddrPort()
+		res.from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+	}
 	x := &exchange{conn: &patientConn{Conn: nc, timeout: r.Timeout, hard: r.hard}}
 	x.undo = append(x.undo, context.AfterFunc(r.hard, x.conn.wake))
 	if err := x.ask(r.Addr, call, r.Timeout); err != nil {

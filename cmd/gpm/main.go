@@ -6,10 +6,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"gpm/cmd/gpm/internal/cli"
 	"gpm/cmd/gpm/internal/monit"
@@ -64,7 +62,7 @@ func commandLine(args []string) int {
 	env.Monit = func(ctx context.Context, c *api.Client, target string) error {
 		return monit.Run(ctx, monit.FromClient(c), target, os.Stdin, os.Stdout)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := cli.UntilSignal(context.Background())
 	defer stop()
 	return cli.Run(ctx, args[min(1, len(args)):], env)
 }

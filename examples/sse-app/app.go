@@ -14,15 +14,17 @@ type app struct {
 	config
 	heartbeat    time.Duration // silence after which a stream gets a comment
 	writeTimeout time.Duration // how long one write to one client may block
-	linger       time.Duration // from the closed listener to the shutdown
+	readTimeout  time.Duration // how long a request may take to come in
+	firstWord    time.Duration // how long a connection may be silent once the port is closed
 
 	out, err *log.Logger // stdout: a line per request; stderr: what went wrong
 	exit     func(code int)
 
-	streams  atomic.Int64  // open event streams
-	draining chan struct{} // closed: endless streams say goodbye
-	cutoff   chan struct{} // closed: everything else ends too
-	leaving  atomic.Bool   // not ready any more
+	streams  atomic.Int64 // open event streams
+	warm     moment       // able to answer
+	leaving  moment       // not ready any more
+	goodbyes moment       // endless streams end
+	cutoff   moment       // everything else ends too
 }
 
 func newApp(c config) *app {
@@ -30,22 +32,26 @@ func newApp(c config) *app {
 		config:       c,
 		heartbeat:    15 * time.Second, // proxies cut silent connections, some after 30 s
 		writeTimeout: 5 * time.Second,
-		linger:       200 * time.Millisecond,
+		readTimeout:  10 * time.Second,
+		firstWord:    2 * time.Second,           // long for a busy machine, short for a client that sends nothing
 		out:          log.New(os.Stdout, "", 0), // the supervisor's log has the time
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
-		draining:     make(chan struct{}),
-		cutoff:       make(chan struct{}),
+		warm:         newMoment(),
+		leaving:      newMoment(),
+		goodbyes:     newMoment(),
+		cutoff:       newMoment(),
 	}
 }
 
 func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /stream", a.stream)
-	mux.HandleFunc("/v1/chat/completions", a.completions)
+	mux.HandleFunc("GET /stream", a.whenWarm(a.stream))
+	mux.HandleFunc("/v1/chat/completions", a.whenWarm(a.completions))
 	mux.HandleFunc("/v1/models", a.models)
 	mux.HandleFunc("/v1/", a.unknownURL)
 	mux.HandleFunc("GET /healthz", a.healthz)
+	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /error", a.crash)
 	addPage(mux)
 	return a.logged(a.shared(mux))
@@ -56,6 +62,9 @@ func (a *app) shared(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Instance", a.instance)
+		if a.leaving.over() {
+			h.Set("Connection", "close") // the client's next request goes to a sibling
+		}
 		h.Set("Access-Control-Allow-Origin", "*")
 		h.Set("Access-Control-Expose-Headers", "X-Instance, X-Request-Id")
 		if r.Method == http.MethodOptions {
@@ -66,18 +75,6 @@ func (a *app) shared(next http.Handler) http.Handler {
 			return
 		}
 		next.ServeHTTP(w, r)
-	})
-}
-
-// healthz is the readiness check. A 503 is right here and only here: on
-// /stream it would close an EventSource for good.
-func (a *app) healthz(w http.ResponseWriter, _ *http.Request) {
-	status, state := http.StatusOK, "ok"
-	if a.leaving.Load() {
-		status, state = http.StatusServiceUnavailable, "draining"
-	}
-	writeJSON(w, status, map[string]any{
-		"status": state, "instance": a.instance, "pid": os.Getpid(), "streams": a.streams.Load(),
 	})
 }
 

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"regexp"
 	"runtime"
@@ -55,12 +55,12 @@ func start(t *testing.T, change func(*app)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	smallBuffers(t, ln)
 	r := &running{app: a, url: "http://" + ln.Addr().String(), stop: make(chan os.Signal, 1), done: make(chan error, 1)}
-	go func() { r.done <- a.serve(smallBuffers{ln}, r.stop) }() // until the signal
+	go func() { r.done <- a.serve(ln, r.stop) }() // until the signal
 	t.Cleanup(func() {
 		if !r.told {
-			close(r.cutoff)     // nobody waits for the drain,
-			r.drain = time.Hour // and serve does not close it again
+			r.cutoff.come() // nobody waits for the drain
 			r.leave()
 		}
 		<-r.done
@@ -68,15 +68,21 @@ func start(t *testing.T, change func(*app)) *running {
 	return r
 }
 
-// smallBuffers makes a client that does not read noticed soon.
-type smallBuffers struct{ net.Listener }
-
-func (l smallBuffers) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err == nil {
-		c.(*net.TCPConn).SetWriteBuffer(4096)
+// smallBuffers makes a client that does not read noticed soon. Accepted
+// connections have the buffers of their listener.
+func smallBuffers(t *testing.T, ln *net.TCPListener) {
+	t.Helper()
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return c, err
+	var optErr error
+	err = raw.Control(func(fd uintptr) {
+		optErr = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4096)
+	})
+	if err := errors.Join(err, optErr); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // do sends a request on a connection of its own; the test's end closes it.
@@ -182,22 +188,6 @@ func TestSharedHeadersAndPreflight(t *testing.T) {
 	}
 	if resp := do(t, "GET", r.url+"/nope", ""); resp.StatusCode != 404 {
 		t.Errorf("/nope: %s, want 404", resp.Status)
-	}
-}
-
-func TestHealthTellsOfDraining(t *testing.T) {
-	a := newApp(config{instance: "3"})
-	get := func() *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		a.healthz(w, nil)
-		return w
-	}
-	if w := get(); w.Code != 200 || !strings.Contains(w.Body.String(), `"instance":"3"`) {
-		t.Errorf("at work: %d %s", w.Code, w.Body)
-	}
-	a.leaving.Store(true)
-	if w := get(); w.Code != 503 || !strings.Contains(w.Body.String(), "draining") {
-		t.Errorf("leaving: %d %s", w.Code, w.Body)
 	}
 }
 

@@ -112,7 +112,7 @@ func (a *app) generate(s *eventStream, g *generation, withUsage bool) error {
 		return err
 	}
 	for _, word := range g.words {
-		on, err := s.wait(a.delay, a.cutoff)
+		on, err := s.wait(a.delay, a.cutoff.Done())
 		if err != nil {
 			return err
 		}

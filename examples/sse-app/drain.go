@@ -10,119 +10,140 @@ import (
 	"time"
 )
 
-// longestLinger is how long, after the linger, accepted connections may take to
-// send their first request.
-const longestLinger = 2 * time.Second
+// lastWords is how long it may take to tell everybody when time is up.
+const lastWords = time.Second
 
 // serve answers requests until a signal comes, and then leaves in the order
-// that loses nothing. The whole of it takes at most linger + longestLinger +
-// drain + 1 s; the supervisor's kill timeout must be longer.
-func (a *app) serve(ln net.Listener, stop <-chan os.Signal) error {
-	silent := newcomers{conns: map[net.Conn]struct{}{}}
+// that loses nothing. Leaving takes at most a.drain + lastWords; the
+// supervisor's timeouts must be longer.
+func (a *app) serve(ln *net.TCPListener, signals <-chan os.Signal) error {
+	g := &guests{open: map[net.Conn]bool{}, changed: make(chan struct{}, 1)}
 	srv := &http.Server{
-		Handler:           silent.welcome(a.handler()),
-		ConnState:         silent.track,
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		Handler:           a.handler(),
+		ConnState:         g.track,
 		ErrorLog:          a.err,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: a.readTimeout,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		// No WriteTimeout: it would cut every stream. Each write has its own.
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(ln) }() // accept loop; ends when ln is closed
+	defer srv.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- srv.Serve(door{ln}) }() // accept loop; ends when the door is closed
+	go a.warmUp()                                 // until warm or leaving
 	select {
-	case err := <-failed:
+	case err := <-closed:
 		return fmt.Errorf("accept connections: %w", err)
-	case sig := <-stop:
+	case sig := <-signals:
 		a.out.Printf("%s: draining %d streams, at most %s", sig, a.streams.Load(), a.drain)
 	}
 
-	// 1. No new connections: they go to the siblings. Close only this
-	// process's listener; shutdown() on it would hurt whoever shares it.
-	a.leaving.Store(true)
-	ln.Close()
-	<-failed
-
-	// 2. What was accepted a moment ago still has to send its request.
-	// http.Server.Shutdown would close such a connection without an answer. On a
-	// busy machine that takes long; a client that sends nothing must not.
-	<-time.After(a.linger)
-	select {
-	case <-silent.none():
-	case <-time.After(longestLinger):
-	}
-
-	// 3. Endless streams are sent to a sibling, answers run to their end.
-	close(a.draining)
-	srv.SetKeepAlivesEnabled(false)
-	limit := time.AfterFunc(a.drain, func() { close(a.cutoff) })
+	end := newMoment() // nothing is waited for any longer
+	limit := time.AfterFunc(a.drain, a.cutoff.come)
 	defer limit.Stop()
-
-	// 4. At the limit the rest says so and ends; one second for that.
-	ctx, cancel := context.WithTimeout(context.Background(), a.drain+time.Second)
-	defer cancel()
-	if err := srv.Shutdown(ctx); err != nil {
-		a.err.Printf("cut what did not end within %s: %d streams", a.drain, a.streams.Load())
-		srv.Close()
-	}
+	context.AfterFunc(a.cutoff, func() {
+		ln.SetDeadline(time.Now())
+		time.AfterFunc(lastWords, end.come)
+	})
+	go func() { // until the process ends
+		select {
+		case sig := <-signals:
+			a.out.Printf("%s again: no more waiting", sig)
+			a.cutoff.come()
+		case <-end.Done():
+		}
+	}()
+	a.leave(srv, ln, closed, g, end)
+	end.come()
 	a.out.Printf("drained, pid %d exits", os.Getpid())
 	return nil
 }
 
-// newcomers are the connections that have been accepted and whose first request
-// has not reached a handler yet: Shutdown drops a request even after it was
-// read, as long as no handler has it.
-type newcomers struct {
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	empty chan struct{} // closed when there are none; nil: nobody waits
+// leave is the way from ready to gone.
+func (a *app) leave(srv *http.Server, ln *net.TCPListener, closed <-chan error, g *guests, end moment) {
+	// 1. Not ready any more. From here on every answer carries Connection: close,
+	// so clients that keep connections open learn it from their next answer.
+	a.leaving.come()
+	a.tell("STOPPING=1")
+
+	// 2. The port stays open until those who send us clients know, and until all
+	// who already stand in the queue are in. Then it closes: new connections go
+	// to the siblings, or to the queue of a supervisor who holds the port.
+	// http.Server.Shutdown would not do: it drops a request that it has read but
+	// not yet given to a handler, and resets who stands in the queue.
+	ln.SetDeadline(time.Now().Add(min(a.linger, a.drain)))
+	select {
+	case <-closed:
+	case <-end.Done(): // a flood: they come faster than they are let in
+		ln.Close()
+		<-closed
+	}
+
+	// 3. Endless streams are sent to a sibling; answers run to their end. What is
+	// connected without asking anything is closed.
+	a.goodbyes.come()
+	srv.SetKeepAlivesEnabled(false)
+
+	// 4. At the cutoff (-drain, or a second signal) the rest says so and ends.
+	if !g.gone(a.firstWord, end.Done()) {
+		a.err.Printf("cut what did not end within %s: %d streams", a.drain, a.streams.Load())
+	}
 }
 
-type connKey struct{} // of the net.Conn in a request's context
+// guests are the open connections.
+type guests struct {
+	mu       sync.Mutex
+	open     map[net.Conn]bool // true: it has sent a request
+	speaking int               // how many of them have
+	changed  chan struct{}     // has a value after a change
+}
 
 // track is the server's ConnState hook.
-func (n *newcomers) track(c net.Conn, state http.ConnState) {
+func (g *guests) track(c net.Conn, state http.ConnState) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	switch state {
 	case http.StateNew:
-		n.mu.Lock()
-		n.conns[c] = struct{}{}
-		n.mu.Unlock()
-	case http.StateClosed:
-		n.forget(c)
-	}
-}
-
-// welcome tells that a request of a connection has reached a handler.
-func (n *newcomers) welcome(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
-			n.forget(c)
+		g.open[c] = false
+	case http.StateActive:
+		if !g.open[c] {
+			g.open[c] = true
+			g.speaking++
 		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (n *newcomers) forget(c net.Conn) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.conns, c)
-	if len(n.conns) == 0 && n.empty != nil {
-		close(n.empty)
-		n.empty = nil
+	case http.StateClosed:
+		if g.open[c] {
+			g.speaking--
+		}
+		delete(g.open, c)
+	}
+	select {
+	case g.changed <- struct{}{}:
+	default: // the change before has not been looked at; both will be at once
 	}
 }
 
-// none is closed once there are no newcomers. It is called once, when no more
-// can come.
-func (n *newcomers) none() <-chan struct{} {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	empty := make(chan struct{})
-	if len(n.conns) == 0 {
-		close(empty)
-	} else {
-		n.empty = empty
+func (g *guests) count() (speaking, silent int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.speaking, len(g.open) - g.speaking
+}
+
+// gone waits until all have left; those that have sent nothing yet have
+// firstWord to do so. It is false if the end came first and cut somebody.
+func (g *guests) gone(firstWord time.Duration, end <-chan struct{}) bool {
+	patience := time.After(firstWord)
+	patient := true
+	for {
+		speaking, silent := g.count()
+		if speaking == 0 && (silent == 0 || !patient) {
+			return true
+		}
+		select {
+		case <-g.changed:
+		case <-patience:
+			patient = false
+		case <-end:
+			return speaking == 0
+		}
 	}
-	return empty
 }

@@ -3,7 +3,8 @@
 // ordinary Go program that knows nothing of its supervisor, and it shows what
 // a streaming service must do so that a restart breaks no stream:
 //
-//	listen.go  one port for many instances
+//	listen.go  one port for many instances, closed without leaving anybody outside
+//	ready.go   when it is ready, and who is told
 //	events.go  Server-Sent Events that every client understands
 //	stream.go  GET /stream: numbered messages, resumable by Last-Event-ID
 //	chat.go    POST /v1/chat/completions
@@ -25,7 +26,11 @@ type config struct {
 	addr     string        // host:port to listen on
 	interval time.Duration // between two messages of /stream
 	delay    time.Duration // between two words of a chat answer
-	drain    time.Duration // how long running answers may go on after a signal
+	warmup   time.Duration // from the open port to being ready
+	maxAge   time.Duration // longest life of an endless stream; zero: no limit
+	linger   time.Duration // from the signal to the closed port
+	spread   time.Duration // over which endless streams end after that
+	drain    time.Duration // from the signal to the end of everything else
 	instance string        // number of this process among its siblings
 }
 
@@ -42,6 +47,10 @@ func parse(args []string) config {
 	f.StringVar(&c.addr, "addr", ":"+cmp.Or(os.Getenv("PORT"), "8080"), "`host:port` to listen on; the PORT variable changes the default")
 	f.DurationVar(&c.interval, "interval", time.Second, "time between two messages of /stream")
 	f.DurationVar(&c.delay, "delay", 200*time.Millisecond, "time between two words of a chat answer")
+	f.DurationVar(&c.warmup, "warmup", 0, "time from the open port to being ready, as if a model were loaded")
+	f.DurationVar(&c.maxAge, "max-age", 10*time.Minute, "longest life of an endless stream, less up to a fifth; 0: no limit")
+	f.DurationVar(&c.linger, "linger", 200*time.Millisecond, "how long the port stays open after SIGTERM")
+	f.DurationVar(&c.spread, "spread", time.Second, "time over which endless streams end after that")
 	f.DurationVar(&c.drain, "drain", 10*time.Second, "how long running answers may go on after SIGTERM")
 	f.Parse(args) // ExitOnError: prints the usage and exits by itself
 	c.instance = cmp.Or(os.Getenv("NODE_APP_INSTANCE"), "0")
@@ -50,8 +59,8 @@ func parse(args []string) config {
 
 func run(c config) error {
 	// Subscribed before the port opens: a signal in between must drain, not kill.
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 
 	ln, err := listen(c.addr)
 	if err != nil {
@@ -59,5 +68,5 @@ func run(c config) error {
 	}
 	a := newApp(c)
 	a.out.Printf("instance %s, pid %d: listening on %s", c.instance, os.Getpid(), ln.Addr())
-	return a.serve(ln, stop)
+	return a.serve(ln, signals)
 }

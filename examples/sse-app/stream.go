@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -44,9 +46,11 @@ func (a *app) stream(w http.ResponseWriter, r *http.Request) {
 
 // messages writes message next, next+1, ... up to limit (0: no limit).
 func (a *app) messages(s *eventStream, next, limit uint64) error {
-	stop := a.draining
-	if limit > 0 {
-		stop = a.cutoff // a stream with an end may reach it
+	stop := a.cutoff.Done() // a stream with an end may reach it
+	if limit == 0 {
+		turn, undo := a.turn()
+		defer undo()
+		stop = turn.Done()
 	}
 	if err := s.send(a.hello()); err != nil {
 		return err
@@ -67,13 +71,26 @@ func (a *app) messages(s *eventStream, next, limit uint64) error {
 	return s.send(event{id: finished, data: "[DONE]"})
 }
 
+// turn is done when an endless stream has to end: at its max age, or within
+// the spread after the drain began. Each stream has another moment, or the
+// clients would come back as one herd. The caller calls undo when it is over.
+func (a *app) turn() (turn context.Context, undo func()) {
+	age := time.Duration(math.MaxInt64)
+	if a.maxAge > 0 {
+		age = between(a.maxAge/5*4, a.maxAge)
+	}
+	turn, end := context.WithTimeout(a.cutoff, age)
+	forget := context.AfterFunc(a.goodbyes, func() { time.AfterFunc(between(0, a.spread), end) })
+	return turn, func() { forget(); end() }
+}
+
 // hello tells the page whom it is connected to: a browser shows an
 // EventSource no headers. The wait before a reconnect differs from client to
 // client, or all of them would come back in the same millisecond.
 func (a *app) hello() event {
 	return event{
 		name:  "hello",
-		retry: randomMillis(1000, 3000),
+		retry: between(time.Second, 3*time.Second),
 		data:  fmt.Sprintf(`{"instance":%q,"pid":%d}`, a.instance, os.Getpid()),
 	}
 }
@@ -83,13 +100,14 @@ func (a *app) hello() event {
 func (a *app) goodbye() event {
 	return event{
 		name:  "reconnect",
-		retry: randomMillis(100, 2000),
+		retry: between(100*time.Millisecond, 2*time.Second),
 		data:  fmt.Sprintf(`{"instance":%q}`, a.instance),
 	}
 }
 
-func randomMillis(low, high int) time.Duration {
-	return time.Duration(low+rand.IntN(high-low)) * time.Millisecond
+// between is a random time, at least low and less than high.
+func between(low, high time.Duration) time.Duration {
+	return low + rand.N(max(high-low, 1))
 }
 
 // place is where a stream starts and ends.

@@ -142,6 +142,19 @@ func (c *Client) Scale(ctx context.Context, r ActRequest) (Result, error) {
 	return act[Result](ctx, c, RouteScale, r)
 }
 
+// Drain takes the targets out of traffic, or back with Undo. It answers at
+// once: their streams go on.
+func (c *Client) Drain(ctx context.Context, r ActRequest) (Result, error) {
+	return act[Result](ctx, c, RouteDrain, r)
+}
+
+// Abort ends the rollouts of the targets' apps and returns when what they had
+// begun is taken back; Runs of each outcome says which version the instance runs.
+// It is no error if there is nothing to end.
+func (c *Client) Abort(ctx context.Context, r ActRequest) (Result, error) {
+	return act[Result](ctx, c, RouteAbort, r)
+}
+
 // Reset sets the targets' counters to zero.
 func (c *Client) Reset(ctx context.Context, r ActRequest) (Result, error) {
 	return act[Result](ctx, c, RouteReset, r)

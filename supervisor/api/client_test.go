@@ -82,6 +82,8 @@ func TestEveryRouteHasAMethod(t *testing.T) {
 		RouteReload:    func() error { _, err := c.Reload(ctx, ActRequest{}); return err },
 		RouteDelete:    func() error { _, err := c.Delete(ctx, ActRequest{}); return err },
 		RouteScale:     func() error { _, err := c.Scale(ctx, ActRequest{}); return err },
+		RouteDrain:     func() error { _, err := c.Drain(ctx, ActRequest{}); return err },
+		RouteAbort:     func() error { _, err := c.Abort(ctx, ActRequest{}); return err },
 		RouteReset:     func() error { _, err := c.Reset(ctx, ActRequest{}); return err },
 		RouteFlush:     func() error { _, err := c.Flush(ctx, ActRequest{}); return err },
 		RouteSave:      func() error { _, err := c.Save(ctx); return err },

@@ -31,6 +31,8 @@ const (
 	RouteReload    = "reload"
 	RouteDelete    = "delete"
 	RouteScale     = "scale"
+	RouteDrain     = "drain"
+	RouteAbort     = "abort"
 	RouteReset     = "reset"
 	RouteFlush     = "flush"
 	RouteLogs      = "logs"
@@ -53,6 +55,8 @@ var Routes = []Route{
 	{RouteReload, "POST", "/v1/reload", Owner, false, "ActRequest -> Result"},
 	{RouteDelete, "POST", "/v1/delete", Owner, false, "ActRequest -> Result"},
 	{RouteScale, "POST", "/v1/scale", Owner, false, "ActRequest -> Result"},
+	{RouteDrain, "POST", "/v1/drain", Owner, false, "ActRequest -> Result; takes instances out of traffic, Undo back; answers at once"},
+	{RouteAbort, "POST", "/v1/abort", Owner, false, "ActRequest -> Result; ends rollouts, says per instance which version runs"},
 	{RouteReset, "POST", "/v1/reset", Owner, false, "ActRequest -> Result; counters to zero"},
 	{RouteFlush, "POST", "/v1/flush", Owner, false, "ActRequest -> FlushResult; empties log files"},
 	{RouteLogs, "GET", "/v1/logs", Owner, true, "SSE of LogLine; ?target= ?lines= ?out=1 ?err=1 ?follow=1"},

@@ -51,6 +51,16 @@ type Instance struct {
 	CPU    float64 `json:"cpu"`    // percent of one core, the whole process tree
 	Memory uint64  `json:"memory"` // bytes resident, the whole process tree
 
+	Streams  int        `json:"streams"`            // established connections, of all its processes; accepted or not yet
+	Idle     int        `json:"idle"`               // of these, without data for drain_idle; counted while it drains and in describe
+	Queue    int        `json:"queue"`              // of these, not accepted yet
+	Oldest   time.Time  `json:"oldest,omitzero"`    // since when the oldest stream of its current process is known; counted when Idle is
+	Traffic  Traffic    `json:"traffic,omitempty"`  // empty: it listens on nothing that gpm holds
+	Steering string     `json:"steering,omitempty"` // "least (eBPF)", "random (cBPF)", "hash: <why>"
+	Health   string     `json:"health,omitempty"`   // "ok", or "2 of 3 failed: <why>"; empty: no health probe
+	Outgoing []Outgoing `json:"outgoing,omitempty"` // processes that drain or are being ended, oldest first
+	Standby  int        `json:"standby,omitempty"`  // of the app: warm processes that wait for a place
+
 	Watching  bool       `json:"watching"`
 	Hold      string     `json:"hold"` // "held", "off" (hold: false), or "unavailable: <why>"
 	Listeners []Listener `json:"listeners,omitempty"`
@@ -61,10 +71,33 @@ type Instance struct {
 	LogsDropped uint64 `json:"logs_dropped,omitempty"`
 }
 
+// Traffic says whether new connections come to an instance's current process.
+type Traffic string
+
+// The kinds of traffic.
+const (
+	Serving  Traffic = "serving"  // it gets its share
+	Queueing Traffic = "queueing" // only if no instance serves: they wait for it
+	Away     Traffic = "away"     // it was taken out of traffic
+)
+
+// Outgoing is a process that was replaced or taken out of traffic and has not
+// ended yet.
+type Outgoing struct {
+	PID        int       `json:"pid"`
+	Generation int       `json:"generation"`
+	Streams    int       `json:"streams"`
+	Live       int       `json:"live"`   // of these, not idle: they hold the drain up
+	Oldest     time.Time `json:"oldest"` // since when its oldest stream is known; zero: none
+	Deadline   time.Time `json:"deadline"`
+	Ending     bool      `json:"ending"` // it was told to end
+}
+
 // Listener is a listening socket that gpm holds for an instance.
 type Listener struct {
 	Address   string `json:"address"` // "0.0.0.0:8080", "[::]:8080"
 	Listening bool   `json:"listening"`
+	Queue     int    `json:"queue"` // connections that wait to be accepted
 }
 
 // Exit is how a process ended: code or signal, never both.
@@ -86,6 +119,13 @@ type Description struct {
 	Exits  []Exit     `json:"exits"`
 	Events []Event    `json:"events"`
 	Tree   []Proc     `json:"processes"` // the process tree
+	Ages   []AgeCount `json:"ages"`      // of its streams, youngest first; at least this old, gpm may not have seen their beginning
+}
+
+// AgeCount is one bar of a histogram of streams by age.
+type AgeCount struct {
+	Below config.Duration `json:"below"` // upper bound; zero: none
+	Count int             `json:"count"`
 }
 
 // Proc is one process of an instance's tree.
@@ -110,12 +150,25 @@ type LogLine struct {
 type Event struct {
 	Seq      uint64    `json:"seq"`
 	At       time.Time `json:"at"`
-	Kind     string    `json:"kind"` // "start", "online", "exit", "restart", "reload", "stop", "delete", "errored", "watch", "listen", "conflict", "log", "daemon"
+	Kind     string    `json:"kind"` // "start", "online", "exit", "restart", "reload", "stop", "delete", "errored", "watch", "listen", "conflict", "log", "daemon", "rollout"
 	App      string    `json:"app,omitempty"`
 	ID       int       `json:"id"`       // -1: of the app or the daemon, not of an instance
 	Instance int       `json:"instance"` // -1: as above
 	Status   Status    `json:"status,omitempty"`
 	Message  string    `json:"message"`
+	Progress *Progress `json:"progress,omitempty"` // of kind "rollout"
+}
+
+// Progress is how far a rollout or drain of an app is.
+type Progress struct {
+	Ready    int       `json:"ready"` // instances that run the new version
+	Total    int       `json:"total"`
+	Draining int       `json:"draining"`          // processes
+	Streams  int       `json:"streams"`           // in these
+	Oldest   time.Time `json:"oldest"`            // since when the oldest of these streams is known; zero: none
+	Deadline time.Time `json:"deadline"`          // when the last drain is cut; zero: none drains
+	Waiting  string    `json:"waiting,omitempty"` // why the rollout does not go on right now: "pause 10s", "max_draining 4"
+	Done     bool      `json:"done"`              // the rollout is over; drains may go on
 }
 
 // StartRequest asks the daemon to start apps. Apps whose name exists already
@@ -133,6 +186,8 @@ type ActRequest struct {
 	Targets   []string          `json:"targets"`
 	UpdateEnv map[string]string `json:"update_env,omitempty"` // restart, reload: the caller's environment
 	Instances string            `json:"instances,omitempty"`  // scale: "4", "+2", "-1"
+	Drain     bool              `json:"drain,omitempty"`      // stop, delete: let streams finish first
+	Undo      bool              `json:"undo,omitempty"`       // drain: back into traffic
 }
 
 // Result is the outcome of a verb for each instance it touched.
@@ -150,7 +205,17 @@ type Outcome struct {
 	OK       bool      `json:"ok"`
 	Reason   string    `json:"reason,omitempty"` // why not OK
 	Tail     []LogLine `json:"tail,omitempty"`   // last log lines, if not OK
+	Runs     Edition   `json:"runs,omitempty"`   // abort: which version it runs
 }
+
+// Edition tells the two versions of an app in a rollout apart.
+type Edition string
+
+// The editions.
+const (
+	NewVersion Edition = "new"
+	OldVersion Edition = "old"
+)
 
 // Failed tells whether any instance did not reach what was asked for.
 func (r Result) Failed() bool {

@@ -15,6 +15,7 @@ import (
 	"gpm/supervisor/internal/keeper"
 	"gpm/supervisor/internal/proc"
 	"gpm/supervisor/internal/sock"
+	"gpm/supervisor/internal/steer"
 )
 
 // recover brings back what an earlier daemon looked after. The keeper says what
@@ -40,15 +41,34 @@ func (d *daemon) recover() {
 	}
 	var alive []supervisor.Survivor
 	for _, c := range children {
-		at, err := parsePlace(c.Tag)
+		born, err := parsePlace(c.Tag)
+		at := seatOf(known[born.App], born)
 		if err != nil || !wanted(known[at.App], at.Index) {
 			d.putAway(c)
 			continue
 		}
-		alive = append(alive, d.survivor(at, c, known[at.App], pipes))
+		alive = append(alive, d.survivor(born, at, c, known[at.App], pipes))
 	}
+	d.hands.catchUp()
+	d.hands.holder.Resume() // before the brain closes any of it
 	d.brain.Recover(records, alive)
 	d.clear(alive)
+}
+
+// seatOf is where the process is that was born somewhere: elsewhere if it was a
+// standby.
+func seatOf(r *supervisor.Record, born place) place {
+	if r == nil || born.Index >= 0 {
+		return born
+	}
+	for _, ir := range r.Instances {
+		for _, p := range ir.Procs {
+			if p.Tag == born.String() {
+				return place{born.App, ir.Index, p.Gen}
+			}
+		}
+	}
+	return born
 }
 
 // wanted tells whether a record speaks of that place.
@@ -58,13 +78,17 @@ func wanted(r *supervisor.Record, index int) bool {
 }
 
 // survivor makes the process of a child that the keeper still has.
-func (d *daemon) survivor(at place, c keeper.Child, r *supervisor.Record, pipes map[string]logs.Pipe) supervisor.Survivor {
+func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, pipes map[string]logs.Pipe) supervisor.Survivor {
 	h := d.hands
 	p := &process{
-		place: at, pid: c.PID, start: c.Start,
+		born: born, place: at, pid: c.PID, start: c.Start,
 		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}),
+		app: &r.App, uid: -1,
 	}
-	if f := d.inventory.Files[at.ipc()]; f != nil {
+	if u, err := accountOf(&r.App); err == nil && u != nil {
+		p.uid = int(u.cred.UID)
+	}
+	if f := d.inventory.Files[born.ipc()]; f != nil {
 		ipc, err := keeper.Pollable(f)
 		if err != nil {
 			d.warn(fmt.Sprintf("take over the IPC channel of %s: %v", at, err))
@@ -82,22 +106,31 @@ func (d *daemon) survivor(at place, c keeper.Child, r *supervisor.Record, pipes 
 			}
 		}
 	}
-	for _, stream := range streams {
-		if pipe, ok := pipes[at.log(stream)]; ok {
+	for _, stream := range outputs {
+		if pipe, ok := pipes[born.log(stream)]; ok {
 			p.pipes[stream] = pipe
 		}
 	}
-	tree, err := h.forest.Open(at.String(), proc.Identity{PID: c.PID, Start: c.Start, Boot: h.boot})
+	tree, err := h.forest.Open(born.String(), proc.Identity{PID: c.PID, Start: c.Start, Boot: h.boot})
 	if err != nil {
 		d.warn(fmt.Sprintf("find the process tree of %s: %v", at, err))
 	}
 	p.tree = tree
-	h.complain(p, "adopt its sockets", h.holder.Adopt(at.App, at.Index, at.Gen))
 	h.mu.Lock()
-	h.procs[at] = p
+	h.procs[at], h.byTag[p.tag()] = p, p
+	owner := h.ownerLocked(p)
 	h.mu.Unlock()
-	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
-		p.app, p.report = app, report
+	open := openSockets(tree)
+	if c.Exit != nil || !h.identity(p).Alive() { // nobody knows any more: all, until it is buried
+		open = nil
+	}
+	h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
+	p.marked = d.inventory.Files[born.told()] != nil
+	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: p.marked, Dead: c.Exit != nil, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
+		h.mu.Lock()
+		p.app = app
+		h.mu.Unlock()
+		p.report = report
 		h.read(p)
 		close(p.attached)
 		if c.Exit != nil {
@@ -121,6 +154,15 @@ func (d *daemon) keptPipes() map[string]logs.Pipe {
 
 // restoreListeners gives held sockets back to their places.
 func (d *daemon) restoreListeners(known map[string]*supervisor.Record) {
+	for name, f := range d.inventory.Files { // first what the listeners will want to find
+		if !steer.IsName(name) {
+			continue
+		}
+		if err := d.hands.steer.Restore(name, f); err != nil {
+			d.warn(fmt.Sprintf("take over the steering %q: %v", name, err))
+			d.hands.drop(name)
+		}
+	}
 	for name, f := range d.inventory.Files {
 		if !sock.IsName(name) {
 			continue
@@ -143,7 +185,9 @@ func (d *daemon) restoreListeners(known map[string]*supervisor.Record) {
 // or its record could not be read.
 func (d *daemon) putAway(c keeper.Child) {
 	if c.Exit == nil {
-		d.warn(fmt.Sprintf("process %d (%s) belongs to no app on record; it was ended", c.PID, c.Tag))
+		if born, err := parsePlace(c.Tag); err != nil || born.Index >= 0 { // else a standby of the daemon before: there will be others
+			d.warn(fmt.Sprintf("process %d (%s) belongs to no app on record; it was ended", c.PID, c.Tag))
+		}
 		if t, err := d.hands.forest.Open(c.Tag, proc.Identity{PID: c.PID, Start: c.Start, Boot: d.hands.boot}); err == nil {
 			ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 			defer cancel()
@@ -160,18 +204,28 @@ func (d *daemon) putAway(c keeper.Child) {
 func (d *daemon) clear(alive []supervisor.Survivor) {
 	used := map[string]bool{}
 	for _, s := range alive {
-		at := place{s.App, s.Index, s.Gen}
-		for _, stream := range streams {
+		at := d.hands.bornAt(place{s.App, s.Index, s.Gen})
+		for _, stream := range outputs {
 			used[at.log(stream)], used[at.log(stream)+journal] = true, true
 		}
-		used[at.ipc()] = true
+		used[at.ipc()], used[at.told()] = true, true
 	}
 	for name, f := range d.inventory.Files {
-		if (strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ipcPrefix)) && !used[name] {
+		if (strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ipcPrefix) || strings.HasPrefix(name, toldPrefix)) && !used[name] {
 			f.Close()
 			d.hands.drop(name)
 		}
 	}
+}
+
+// bornAt is the name for life of the process in a place.
+func (h *hands) bornAt(at place) place {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.procs[at]; p != nil {
+		return p.born
+	}
+	return at
 }
 
 // strays are processes on record that the keeper does not know: keeper and
@@ -185,6 +239,9 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 		for _, ir := range rec.Instances {
 			for _, p := range ir.Procs {
 				at := place{rec.App.Name, ir.Index, p.Gen}
+				if born, err := parsePlace(p.Tag); err == nil {
+					at = born
+				}
 				id := proc.Identity{PID: p.PID, Start: p.Start, Boot: p.Boot}
 				known := slices.ContainsFunc(d.inventory.Children, func(c keeper.Child) bool { return c.Tag == at.String() })
 				if known {
@@ -213,7 +270,7 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 
 // keeps tells whether the keeper holds a log pipe of that process.
 func (d *daemon) keeps(at place) bool {
-	return slices.ContainsFunc(streams, func(stream string) bool { return d.hasPipe(at.log(stream)) })
+	return slices.ContainsFunc(outputs, func(stream string) bool { return d.hasPipe(at.log(stream)) })
 }
 
 func (d *daemon) hasPipe(name string) bool {
@@ -243,16 +300,23 @@ func (d *daemon) replaceKeeper() error {
 	for name, f := range d.hands.holder.Files() {
 		files[name] = f
 	}
+	for name, f := range d.hands.steer.Files() {
+		files[name] = f
+	}
 	var children []keeper.Child
 	d.hands.mu.Lock()
-	for at, p := range d.hands.procs {
+	for _, p := range d.hands.procs {
+		at := p.born
 		for stream, pipe := range p.pipes {
 			files[at.log(stream)], files[at.log(stream)+journal] = pipe.Read, pipe.Journal
 		}
 		if p.ipc != nil {
 			files[at.ipc()] = p.ipc
 		}
-		children = append(children, keeper.Child{PID: p.pid, Start: p.start, Tag: at.String()})
+		if f, err := os.Open(os.DevNull); err == nil && p.marked {
+			files[at.told()] = f
+		}
+		children = append(children, keeper.Child{PID: p.pid, Start: p.start, Tag: p.tag()})
 	}
 	d.hands.mu.Unlock()
 	d.log.Warn("the keeper was killed; starting a new one", "children", len(children), "descriptors", len(files))

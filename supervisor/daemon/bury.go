@@ -14,15 +14,33 @@ import (
 
 // Exited implements keeper.Handler.
 func (h *hands) Exited(e keeper.Exit) {
-	at, err := parsePlace(e.Tag)
 	h.mu.Lock()
-	p := h.procs[at]
+	p := h.byTag[e.Tag]
+	early := p == nil && !h.recovered
+	if early {
+		h.early = append(h.early, e)
+	}
 	h.mu.Unlock()
-	if err != nil || p == nil {
+	if early {
+		return
+	}
+	if p == nil {
 		h.ack(e.PID) // of a spawn that was given up
 		return
 	}
 	h.graves.Go(func() { h.bury(p, e) }) // one for each death; ends with its deadlines
+}
+
+// catchUp deals with the exits that came before it was known whose they are.
+func (h *hands) catchUp() {
+	h.mu.Lock()
+	early := h.early
+	h.early, h.recovered = nil, true
+	h.mu.Unlock()
+	close(h.known)
+	for _, e := range early {
+		h.Exited(e)
+	}
 }
 
 // rest waits, for a bounded time, until every death has been dealt with: gpm
@@ -41,9 +59,13 @@ func (h *hands) rest() {
 // ports, then the news, then the last lines, then all that belonged to it.
 func (h *hands) bury(p *process, e keeper.Exit) {
 	<-p.attached
+	h.mu.Lock()
+	p.dying = true // its place does not change from here on
+	h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
-	h.complain(p, "keep its queues long", h.holder.Down(p.App, p.Index))
+	h.holder.Forget(p.tag())
+	h.complain(p, "keep its queues long", h.holder.Down(p.App, p.Index, p.Gen))
 	if len(p.tree.PIDs()) > 0 {
 		if err := p.tree.Kill(ctx); err != nil {
 			h.log.Error("end what was left behind", "app", p.App, "instance", p.Index, "error", err)
@@ -90,12 +112,15 @@ func (h *hands) abandon(p *process) {
 		if p.readers[stream] == nil {
 			pipe.Close()
 		}
-		h.drop(p.log(stream))
-		h.drop(p.log(stream) + journal)
+		h.drop(p.born.log(stream))
+		h.drop(p.born.log(stream) + journal)
 	}
 	if p.ipc != nil {
 		p.ipc.Close()
-		h.drop(p.place.ipc())
+		h.drop(p.born.ipc())
+	}
+	if p.marked {
+		h.drop(p.born.told())
 	}
 	if p.tree != nil {
 		if err := p.tree.Close(); err != nil {
@@ -122,4 +147,5 @@ func (h *hands) forget(p *process) {
 	if h.procs[p.place] == p {
 		delete(h.procs, p.place)
 	}
+	delete(h.byTag, p.tag())
 }

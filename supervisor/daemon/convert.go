@@ -3,11 +3,13 @@ package daemon
 import (
 	"maps"
 	"os/user"
+	"slices"
 	"strconv"
 
 	"gpm/config"
 	"gpm/supervisor"
 	"gpm/supervisor/api"
+	"gpm/supervisor/internal/streams"
 )
 
 // The wire's types are the wire's own: the brain may change without it.
@@ -19,6 +21,8 @@ func (d *daemon) instance(s supervisor.Status) api.Instance {
 		User: userOf(s.App), Version: d.versions.of(s.App),
 		Status: api.Status(s.State), Reason: s.Reason, PID: s.PID, Generation: s.Gen, Draining: s.Draining,
 		Restarts: s.Restarts, Unstable: s.Streak.Unstable, Created: s.Created, Started: s.Started,
+		Standby: d.hands.standbys(s.App.Name),
+		Traffic: api.Traffic(s.Traffic), Health: s.Health,
 		CPU: s.CPU, Memory: s.Memory, Watching: s.Watching, Hold: s.Hold,
 		OutFile: out, ErrorFile: errs,
 	}
@@ -31,10 +35,62 @@ func (d *daemon) instance(s supervisor.Status) api.Instance {
 		r.LastExit = &e
 	}
 	for _, l := range d.hands.listeners(s.App.Name, s.Index) {
-		r.Listeners = append(r.Listeners, api.Listener{Address: l.Addr.String(), Listening: l.Listening})
+		r.Listeners = append(r.Listeners, api.Listener{Address: l.Addr.String(), Listening: l.Listening, Queue: d.census.queue(l.Inode)})
+		if slices.Contains(l.Gens, s.CurGen) {
+			r.Steering = d.hands.steering(l.How)
+		}
+	}
+	if r.Listeners == nil {
+		r.Traffic = ""
+	}
+	count(&r, s)
+	if s.Sick != "" && r.Reason == "" {
+		r.Reason = s.Sick
 	}
 	r.LogProblem, r.LogsDropped = d.hands.logProblem(s.App.Name, s.Index)
 	return r
+}
+
+// count adds what is known of the instance's connections.
+func count(r *api.Instance, s supervisor.Status) {
+	for _, c := range s.Counts {
+		r.Streams += c.Streams
+		r.Queue += c.Queue
+	}
+	if c := s.Counts[s.CurGen]; c.Close {
+		r.Idle, r.Oldest = c.Streams-c.Queue-c.Live, c.Oldest
+	}
+	for _, p := range s.Procs {
+		if p.Role != supervisor.Outgoing {
+			continue
+		}
+		c := s.Counts[p.Gen]
+		r.Outgoing = append(r.Outgoing, api.Outgoing{
+			PID: p.PID, Generation: p.Gen, Streams: c.Streams, Live: c.Live, Oldest: c.Oldest, Deadline: p.Until, Ending: p.Ending,
+		})
+	}
+}
+
+// ages is the histogram of an instance's streams.
+func ages(s supervisor.Status) []api.AgeCount {
+	r := make([]api.AgeCount, len(streams.Bounds)+1)
+	for i, b := range streams.Bounds {
+		r[i].Below = config.Duration(b)
+	}
+	for _, c := range s.Counts {
+		for i, n := range c.Ages {
+			r[i].Count += n
+		}
+	}
+	return r
+}
+
+// steering says how new connections are dealt.
+func (h *hands) steering(how string) string {
+	if how == "hash" && h.steerWhy != "" {
+		return "hash: " + h.steerWhy
+	}
+	return how
 }
 
 func exitOf(e supervisor.Exit, s supervisor.Status) api.Exit {
@@ -53,16 +109,23 @@ func lineOf(l supervisor.Line, id int, name string, index int) api.LogLine {
 }
 
 func eventOf(e supervisor.Event) api.Event {
-	return api.Event{
+	r := api.Event{
 		Seq: e.Seq, At: e.At, Kind: e.Kind, App: e.App, ID: e.ID, Instance: e.Index,
 		Status: api.Status(e.State), Message: e.Message,
 	}
+	if p := e.Progress; p != nil {
+		r.Progress = &api.Progress{
+			Ready: p.Ready, Total: p.Total, Draining: p.Draining, Streams: p.Streams, Oldest: p.Oldest,
+			Deadline: p.Deadline, Waiting: p.Waiting, Done: p.Done,
+		}
+	}
+	return r
 }
 
 func resultOf(out []supervisor.Outcome) api.Result {
 	r := api.Result{Instances: []api.Outcome{}}
 	for _, o := range out {
-		a := api.Outcome{ID: o.ID, Name: o.Name, Instance: o.Index, Status: api.Status(o.State), PID: o.PID, OK: o.OK, Reason: o.Reason}
+		a := api.Outcome{ID: o.ID, Name: o.Name, Instance: o.Index, Status: api.Status(o.State), PID: o.PID, OK: o.OK, Reason: o.Reason, Runs: api.Edition(o.Runs)}
 		for _, l := range o.Tail {
 			a.Tail = append(a.Tail, lineOf(l, o.ID, o.Name, o.Index))
 		}

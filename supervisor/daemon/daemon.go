@@ -30,6 +30,7 @@ import (
 	"gpm/supervisor/internal/notify"
 	"gpm/supervisor/internal/proc"
 	"gpm/supervisor/internal/sock"
+	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/trap"
 )
 
@@ -48,6 +49,7 @@ type daemon struct {
 	hands     *hands
 	brain     *supervisor.Supervisor
 	sampler   *sampler
+	census    *census
 	notify    *notify.Socket
 	versions  versions
 	savedApps atomic.Pointer[map[string]int]
@@ -97,6 +99,7 @@ func open(home string) (*daemon, error) {
 	}
 	d.brain = supervisor.New(d.world())
 	d.sampler = newSampler(d.brain)
+	d.census = newCensus(d.hands, d.brain, d.log)
 	if s, err := d.undump(); err == nil {
 		d.remember(s)
 	}
@@ -141,15 +144,19 @@ func (d *daemon) arm() error {
 	h := &hands{
 		log: d.log, home: d.home, exe: d.exe, link: d.link, boot: self.Boot, hold: d.inventory.Hold, forest: forest, notify: d.notify.Name(),
 		emit:  func(e supervisor.Event) { d.brain.Emit(e) },
-		traps: make(chan *trap.Trap, 1024), procs: map[place]*process{},
+		traps: make(chan *trap.Trap, 1024), procs: map[place]*process{}, byTag: map[string]*process{}, reserves: map[string]*reserve{},
+		known:  make(chan struct{}),
+		births: int(time.Now().Unix()), // never again a name that the keeper still knows
 	}
 	h.book = logs.NewBook(logs.Options{Problem: h.logTrouble})
+	mode, why := steer.Detect()
+	h.steerWhy = why
+	h.steer = steer.New(steer.Options{
+		Mode: mode, Why: why, Store: d.link.Store, Drop: d.link.Drop,
+		Problem: func(group string, err error) { d.log.Warn("steer connections", "group", group, "error", err) },
+	})
 	h.holder = sock.New(sock.Options{
-		Owner: func(tag string) (sock.Owner, bool) {
-			at, err := parsePlace(tag)
-			return sock.Owner{App: at.App, Index: at.Index, Gen: at.Gen}, err == nil
-		},
-		Store: d.link.Store, Drop: d.link.Drop, Event: h.heard,
+		Owner: h.ownerOf, Store: d.link.Store, Drop: d.link.Drop, Event: h.heard, Steer: h.steer, InUse: h.inUse, Gate: h.gate,
 	})
 	d.hands = h
 	return nil
@@ -160,6 +167,10 @@ func (d *daemon) world() *supervisor.World {
 	return &supervisor.World{
 		Launch:  d.hands.launch,
 		Release: d.hands.release,
+		Park:    d.hands.park,
+		Route:   d.hands.route,
+		Probe:   d.hands.probe,
+		Reserve: d.hands.reserve,
 		Settled: d.hands.settled,
 		Save:    d.store.Save,
 		Forget:  d.store.Forget,
@@ -185,7 +196,7 @@ func (d *daemon) serve() error {
 		"housekeeping":  func() error { d.keepHouse(); return nil },
 		"notify socket": func() error { return d.notify.Serve(d.hands.told) },
 	}
-	ended := make(chan error, len(parts)+1)
+	ended := make(chan error, len(parts)+2)
 	for name, run := range parts {
 		go func() {
 			err := run()
@@ -196,6 +207,7 @@ func (d *daemon) serve() error {
 		}()
 	}
 	d.recover()
+	go func() { d.census.run(d.ending); ended <- nil }() // now it is known who listens
 	go func() { ended <- server.Serve(listener) }()
 	if err := os.WriteFile(filepath.Join(d.home, "gpm.pid"), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		d.log.Error("write pid file", "error", err)

@@ -8,11 +8,13 @@ import (
 
 	"gpm/supervisor/api"
 	"gpm/supervisor/internal/proc"
+	"gpm/supervisor/internal/steer"
+	"gpm/supervisor/internal/streams"
 )
 
 // doctor says what this machine offers and what falls back.
 func (d *daemon) doctor() []api.Check {
-	return []api.Check{d.checkHold(), d.checkTrees(), d.checkRoot(), checkDescriptors(), checkPipes(), checkWatches(), d.checkLogs()}
+	return []api.Check{d.checkHold(), d.checkSteering(), d.checkStreams(), d.checkTrees(), d.checkRoot(), checkDescriptors(), checkPipes(), checkWatches(), d.checkLogs()}
 }
 
 func (d *daemon) checkHold() api.Check {
@@ -27,6 +29,28 @@ func (d *daemon) checkHold() api.Check {
 		c.Fallback = `setuid programs inside apps gain nothing; "hold": false switches it off for an app`
 	}
 	return c
+}
+
+func (d *daemon) checkSteering() api.Check {
+	c := api.Check{Name: "steering", State: "ok", Detail: "eBPF: new connections go to the instance with the fewest streams; a listener that is closed leaves its queue to the others"}
+	switch d.hands.steer.Mode() {
+	case steer.CBPF:
+		c.State, c.Detail = "limited", "classic BPF: "+d.hands.steerWhy
+		c.Fallback = "new connections are dealt by chance, weighted with counts of the last seconds; the queue of a listener that is closed is lost"
+	case steer.None:
+		c.State, c.Detail = "missing", d.hands.steerWhy
+		c.Fallback = "the kernel's hash deals new connections: a process that is replaced takes new ones until it is told to end, so its streams end unless it drains itself"
+	}
+	return c
+}
+
+func (d *daemon) checkStreams() api.Check {
+	counter, err := streams.New()
+	if err != nil {
+		return api.Check{Name: "stream counts", State: "missing", Detail: err.Error(), Fallback: "drains last until drain_timeout"}
+	}
+	defer counter.Close()
+	return api.Check{Name: "stream counts", State: "ok", Detail: "sock_diag"}
 }
 
 func (d *daemon) checkTrees() api.Check {

@@ -93,6 +93,7 @@ func (d *daemon) revive(ctx context.Context) ([]supervisor.Outcome, error) {
 	var start []config.App
 	var rest []config.App
 	for _, a := range s.Apps {
+		a.App.Complete() // it may be an earlier gpm's
 		if err := config.Check(&a.App); err != nil {
 			return nil, &api.Error{Kind: api.KindInvalid, Message: fmt.Sprintf("%s: %v", d.dumpPath(), err)}
 		}

@@ -14,9 +14,9 @@ import (
 	"gpm/supervisor/api"
 )
 
-// actTime bounds a verb. Every instance has its own, shorter deadlines; this
-// one is for hundreds of them behind two cores.
-const actTime = 30 * time.Minute
+// actTime bounds a verb. Every instance has its own, shorter deadlines: the
+// longest is a drain_timeout of a day.
+const actTime = 25 * time.Hour
 
 func (d *daemon) handlers() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
@@ -25,6 +25,8 @@ func (d *daemon) handlers() map[string]http.HandlerFunc {
 		api.RouteDescribe:  d.describe,
 		api.RouteStart:     d.start,
 		api.RouteStop:      d.act(supervisor.Stop),
+		api.RouteDrain:     d.act(supervisor.Drain),
+		api.RouteAbort:     d.act(supervisor.Abort),
 		api.RouteRestart:   d.act(supervisor.Restart),
 		api.RouteReload:    d.act(supervisor.Reload),
 		api.RouteDelete:    d.act(supervisor.Delete),
@@ -85,6 +87,13 @@ func (d *daemon) describe(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+	if len(list) > 0 {
+		d.census.closely()
+		if list, err = d.targets(r); err != nil {
+			fail(w, err)
+			return
+		}
+	}
 	values := r.URL.Query().Get("env") == "1"
 	out := []api.Description{}
 	for _, s := range list {
@@ -96,6 +105,7 @@ func (d *daemon) describe(w http.ResponseWriter, r *http.Request) {
 			x.Events = append(x.Events, eventOf(e))
 		}
 		x.Tree = d.hands.tree(s.App.Name, s.Index)
+		x.Ages = ages(s)
 		out = append(out, x)
 	}
 	reply(w, out)
@@ -125,6 +135,7 @@ func startable(apps []config.App) error {
 	names := map[string]bool{}
 	for i := range apps {
 		app := &apps[i]
+		app.Complete() // it may come from an earlier gpm's CLI
 		if err := config.Check(app); err != nil {
 			return &api.Error{Kind: api.KindInvalid, Message: err.Error()}
 		}
@@ -152,6 +163,7 @@ func (d *daemon) act(v supervisor.Verb) http.HandlerFunc {
 			})
 			return
 		}
+		v := variant(v, req)
 		var respec func(config.App) config.App
 		if req.UpdateEnv != nil {
 			respec = func(app config.App) config.App { app.Inherited = req.UpdateEnv; return app }
@@ -160,6 +172,19 @@ func (d *daemon) act(v supervisor.Verb) http.HandlerFunc {
 		defer cancel()
 		d.done(w)(d.brain.Act(ctx, v, req.Targets, respec))
 	}
+}
+
+// variant is the verb that a request's flags make of the route's.
+func variant(v supervisor.Verb, req api.ActRequest) supervisor.Verb {
+	switch {
+	case v == supervisor.Stop && req.Drain:
+		return supervisor.StopDrained
+	case v == supervisor.Delete && req.Drain:
+		return supervisor.DeleteDrained
+	case v == supervisor.Drain && req.Undo:
+		return supervisor.Undrain
+	}
+	return v
 }
 
 func (d *daemon) scale(w http.ResponseWriter, r *http.Request) {

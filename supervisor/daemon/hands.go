@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"sync"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"gpm/supervisor/internal/keeper"
 	"gpm/supervisor/internal/proc"
 	"gpm/supervisor/internal/sock"
+	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/trap"
 )
 
@@ -28,16 +30,18 @@ const (
 // hands do what the brain asks for, with the keeper's help. The map of
 // processes is all they remember; mu guards it and nothing else.
 type hands struct {
-	log    *slog.Logger
-	home   string
-	exe    string
-	boot   string // boot id
-	link   *keeper.Link
-	hold   string // why listeners cannot be held; "" if they can
-	forest *proc.Forest
-	holder *sock.Holder
-	book   *logs.Book
-	notify string // NOTIFY_SOCKET for apps with wait_ready
+	log      *slog.Logger
+	home     string
+	exe      string
+	boot     string // boot id
+	link     *keeper.Link
+	hold     string // why listeners cannot be held; "" if they can
+	forest   *proc.Forest
+	holder   *sock.Holder
+	steer    *steer.Steerer
+	steerWhy string // why connections are not steered better
+	book     *logs.Book
+	notify   string // NOTIFY_SOCKET for apps with wait_ready
 
 	emit func(supervisor.Event)
 
@@ -45,26 +49,40 @@ type hands struct {
 
 	graves sync.WaitGroup // deaths that are being dealt with
 
-	mu    sync.Mutex
-	procs map[place]*process
+	mu        sync.Mutex
+	procs     map[place]*process
+	byTag     map[string]*process // the same, by what the keeper calls them
+	reserves  map[string]*reserve // standbys, by app
+	births    int                 // of standbys
+	known     chan struct{}       // closed when all processes of the daemon before are known
+	recovered bool                // the same, guarded by mu
+	early     []keeper.Exit       // of processes that were not known yet
 }
 
 // process is a live process, or one whose end is being dealt with.
 type process struct {
-	place
+	place           // where it is; a standby gets another one, under hands.mu
+	born     place  // its name for life: with the keeper, in cgroups
+	line     *relay // of a standby
 	id       int
 	app      *config.App
 	pid      int
 	start    uint64
+	uid      int // that it runs as; -1: ours
 	tree     *proc.Tree
+	dying    bool                 // its end is being dealt with: it gets no place any more; guarded by hands.mu
+	away     bool                 // it gets no new connections; guarded by hands.mu
 	pipes    map[string]logs.Pipe // by stream; the readers close them
 	readers  map[string]*logs.Reader
+	marked   bool     // the keeper knows that it was told to end; of the brain's loop until its death
 	ipc      *os.File // our end of Node's channel, or nil
 	report   func(supervisor.Fact)
 	attached chan struct{} // closed when report and readers are set
 }
 
-var streams = []string{"out", "err"}
+var outputs = []string{"out", "err"}
+
+func (p *process) tag() string { return p.born.String() }
 
 // told is called for each sd_notify message.
 func (h *hands) told(pid int, state map[string]string) {
@@ -103,12 +121,22 @@ func (h *hands) owner(pid int) *process {
 // Trapped implements keeper.Handler.
 func (h *hands) Trapped(t *trap.Trap) { h.traps <- t }
 
-// judgeTraps is the goroutine in which the holder lives.
+// judgeTraps is the goroutine in which the holder lives. It begins when it is
+// known whose the calls may be.
 func (h *hands) judgeTraps(stop <-chan struct{}) {
+	select {
+	case <-h.known:
+	case <-stop:
+		return
+	}
 	for {
 		select {
 		case t := <-h.traps:
-			if err := h.link.Answer(t, h.holder.Handle(t)); err != nil && !errors.Is(err, syscall.ENOENT) { // ENOENT: the caller is gone
+			v := h.holder.Handle(t)
+			if v.Action == trap.ActLater {
+				continue // seat answers
+			}
+			if err := h.link.Answer(t, v); err != nil && !errors.Is(err, syscall.ENOENT) { // ENOENT: the caller is gone
 				h.log.Error("answer a trapped call", "call", t.Call, "pid", t.PID, "error", err)
 			}
 		case <-stop:
@@ -201,7 +229,10 @@ func (h *hands) logProblem(app string, index int) (problem string, dropped uint6
 	default:
 		return "", 0
 	}
-	for _, r := range p.readers {
+	h.mu.Lock()
+	readers := maps.Clone(p.readers)
+	h.mu.Unlock()
+	for _, r := range readers {
 		dropped += r.Dropped()
 		if s := r.Problem(); s != "" {
 			problem = s

@@ -16,15 +16,30 @@ import (
 	"gpm/supervisor/internal/notify"
 	"gpm/supervisor/internal/proc"
 	"gpm/supervisor/internal/sock"
+	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/trampoline"
 )
 
 // launch spawns the process of l. It is called from a goroutine of the brain's.
 func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Process, error) {
-	p := &process{
-		place: place{l.App.Name, l.Index, l.Gen}, id: l.ID, app: l.App, report: l.Report,
-		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}),
+	if p := h.take(l); p != nil {
+		if s, err := h.seat(p, l); !errors.Is(err, errDied) {
+			return s, err
+		}
 	}
+	return h.spawn(ctx, h.newProcess(l), l)
+}
+
+func (h *hands) newProcess(l supervisor.Launch) *process {
+	at := place{l.App.Name, l.Index, l.Gen}
+	return &process{
+		born: at, place: at, id: l.ID, app: l.App, report: l.Report,
+		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}), uid: -1,
+	}
+}
+
+// spawn starts a process of its own for l.
+func (h *hands) spawn(ctx context.Context, p *process, l supervisor.Launch) (*supervisor.Process, error) {
 	defer close(p.attached)
 	s, cleanup, err := h.prepare(p, l)
 	defer cleanup()
@@ -33,7 +48,7 @@ func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Pr
 		return nil, err
 	}
 	h.mu.Lock()
-	h.procs[p.place] = p // before the spawn: its first bind() may come before the answer
+	h.procs[p.place], h.byTag[p.tag()] = p, p // before the spawn: its first bind() may come before the answer
 	h.mu.Unlock()
 	began := time.Now()
 	child, err := h.link.Spawn(ctx, s)
@@ -57,12 +72,13 @@ func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Pr
 // handle is the process as the brain holds it.
 func (h *hands) handle(p *process, started time.Time) *supervisor.Process {
 	return &supervisor.Process{
-		PID: p.pid, Start: p.start, Boot: h.boot, Started: started, Hold: h.holds(p.app),
+		PID: p.pid, Start: p.start, Boot: h.boot, Started: started, Hold: h.holds(p.app), Unsteered: h.unsteered(), Tag: p.tag(),
 		Signal: func(name string) error {
 			sig, err := proc.ParseSignal(name)
 			if err != nil {
 				return err
 			}
+			h.mark(p)
 			_, err = p.tree.Signal(sig)
 			return err
 		},
@@ -77,6 +93,19 @@ func (h *hands) handle(p *process, started time.Time) *supervisor.Process {
 			return nil
 		},
 	}
+}
+
+// mark has the keeper remember that a process is told to end, before it is: the
+// record is on disk only milliseconds later, and a daemon that comes in between
+// would tell it again.
+func (h *hands) mark(p *process) {
+	f, err := os.Open(os.DevNull)
+	if err == nil {
+		err = h.link.Store(p.born.told(), f)
+		f.Close()
+	}
+	h.complain(p, "remember that it was told to end", err)
+	p.marked = err == nil
 }
 
 func (h *hands) holds(app *config.App) string {
@@ -102,9 +131,12 @@ func (h *hands) prepare(p *process, l supervisor.Launch) (s keeper.Spawn, cleanu
 	if err != nil {
 		return s, cleanup, fmt.Errorf("find user of %q: %w", l.App.Name, err)
 	}
+	if u != nil {
+		p.uid = int(u.cred.UID)
+	}
 	files := make([]*os.File, 3, 8) // stdin is /dev/null
-	for i, stream := range streams {
-		pipe, end, err := logs.NewPipe(p.log(stream))
+	for i, stream := range outputs {
+		pipe, end, err := logs.NewPipe(p.born.log(stream))
 		if err != nil {
 			return s, cleanup, err
 		}
@@ -116,7 +148,7 @@ func (h *hands) prepare(p *process, l supervisor.Launch) (s keeper.Spawn, cleanu
 				return s, cleanup, fmt.Errorf("give log pipe of %q to user %d: %w", l.App.Name, u.cred.UID, err)
 			}
 		}
-		if err := h.keep(p.log(stream), pipe); err != nil {
+		if err := h.keep(p.born.log(stream), pipe); err != nil {
 			return s, cleanup, err
 		}
 	}
@@ -139,7 +171,7 @@ func (h *hands) prepare(p *process, l supervisor.Launch) (s keeper.Spawn, cleanu
 		}
 		p.ipc = ours
 		temporary = append(temporary, theirs)
-		if err := h.link.Store(p.place.ipc(), ours); err != nil {
+		if err := h.link.Store(p.born.ipc(), ours); err != nil {
 			return s, cleanup, err
 		}
 		env["NODE_CHANNEL_FD"], env["NODE_CHANNEL_SERIALIZATION_MODE"] = fmt.Sprint(len(files)), "json"
@@ -152,7 +184,7 @@ func (h *hands) prepare(p *process, l supervisor.Launch) (s keeper.Spawn, cleanu
 		return s, cleanup, err
 	}
 	s = keeper.Spawn{
-		Tag: p.String(), Path: path, Argv: argv, Env: append(flatten(env), p.tree.Env()), Dir: l.App.Cwd,
+		Tag: p.tag(), Path: path, Argv: argv, Env: append(flatten(env), p.tree.Env()), Dir: l.App.Cwd,
 		Filtered: l.App.Hold && h.hold == "", Files: files, Cgroup: p.tree.Cgroup(),
 	}
 	if u != nil {
@@ -164,11 +196,11 @@ func (h *hands) prepare(p *process, l supervisor.Launch) (s keeper.Spawn, cleanu
 // plant makes the place for the process tree. A cgroup that cannot be had
 // costs only the certainty that nobody escapes it.
 func (h *hands) plant(p *process) (*proc.Tree, error) {
-	t, err := h.forest.Tree(p.String())
+	t, err := h.forest.Tree(p.tag())
 	if err == nil {
 		return t, nil
 	}
-	old, openErr := h.forest.Open(p.String(), proc.Identity{})
+	old, openErr := h.forest.Open(p.tag(), proc.Identity{})
 	if openErr != nil {
 		return nil, err
 	}
@@ -177,7 +209,7 @@ func (h *hands) plant(p *process) (*proc.Tree, error) {
 	if err := errors.Join(old.Kill(ctx), old.Close()); err != nil {
 		return nil, err
 	}
-	return h.forest.Tree(p.String())
+	return h.forest.Tree(p.tag())
 }
 
 // keep stores a log pipe with the keeper, who outlives us.
@@ -192,7 +224,7 @@ func (h *hands) keep(name string, p logs.Pipe) error {
 // holder's.
 func (h *hands) open(p *process) (socks []*os.File, err error) {
 	for _, addr := range p.app.Listen {
-		f, err := h.holder.Open(sock.Owner{App: p.App, Index: p.Index, Gen: p.Gen}, addr)
+		f, err := h.holder.Open(sock.Owner{App: p.App, Index: p.Index, Gen: p.Gen, UID: p.uid, Balance: steer.Policy(p.app.Balance)}, addr)
 		if err != nil {
 			return socks, err
 		}
@@ -223,7 +255,9 @@ func (h *hands) read(p *process) {
 			h.log.Error("read output", "app", p.App, "instance", p.Index, "stream", stream, "error", err)
 			continue
 		}
+		h.mu.Lock()
 		p.readers[stream] = r
+		h.mu.Unlock()
 	}
 	if p.ipc != nil {
 		go h.listenIPC(p) // ends with the channel

@@ -65,7 +65,7 @@ func chosenStreams(out, errs bool) []string {
 	case errs && !out:
 		return []string{"err"}
 	}
-	return streams
+	return outputs
 }
 
 // view is what one reader of gpm logs wants to see.

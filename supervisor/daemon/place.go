@@ -42,12 +42,14 @@ func parsePlace(tag string) (p place, err error) {
 // The names under which the keeper holds what a process needs to outlive the
 // daemon: "log/<place>/out", "log/<place>/out.journal", ..., "ipc/<place>".
 const (
-	logPrefix = "log/"
-	ipcPrefix = "ipc/"
-	journal   = ".journal"
+	logPrefix  = "log/"
+	ipcPrefix  = "ipc/"
+	toldPrefix = "told/" // nothing is in it: that it is there says that the process was told to end
+	journal    = ".journal"
 )
 
 func (p place) log(stream string) string { return logPrefix + p.String() + "/" + stream }
+func (p place) told() string             { return toldPrefix + p.String() }
 func (p place) ipc() string              { return ipcPrefix + p.String() }
 
 // logPaths are the files an instance writes, with PM2's suffix: "-<id>" before
@@ -61,5 +63,5 @@ func logPath(app *config.App, path string, id int) string {
 		return path
 	}
 	ext := filepath.Ext(path)
-	return fmt.Sprintf("%s-%d%s", strings.TrimSuffix(path, ext), id, ext)
+	return fmt.Sprintf("%s-%s%s", strings.TrimSuffix(path, ext), suffix(id), ext)
 }

@@ -20,7 +20,7 @@ import (
 // them was lost), and its listeners (pidfd_getfd, Linux 5.6). What the keeper
 // holds is not taken again.
 func (d *daemon) retake(at place, pid int) {
-	for i, stream := range streams {
+	for i, stream := range outputs {
 		if d.hasPipe(at.log(stream)) {
 			continue // with its journal: what is between pipe and file is not lost
 		}
@@ -66,7 +66,7 @@ func (d *daemon) retakeListeners(at place, pid int) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, d.hands.holder.Retake(sock.Owner{App: at.App, Index: at.Index, Gen: at.Gen}, f))
+		errs = append(errs, d.hands.holder.Retake(sock.Owner{App: at.App, Index: at.Index, Gen: at.Gen, UID: -1}, f))
 	}
 	return errors.Join(errs...)
 }

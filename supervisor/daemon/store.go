@@ -218,6 +218,7 @@ func readRecord(path string) (r supervisor.Record, err error) {
 	if r.App.Name == "" {
 		return r, errors.New("no app name in it")
 	}
+	r.App.Complete() // it may be an earlier gpm's
 	return r, nil
 }
 

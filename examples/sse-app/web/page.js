@@ -229,7 +229,7 @@ function connect() {
     countConnection(instance);
     setState("open", `served by process ${pid}`);
   });
-  source.addEventListener("reconnect", () => note("this instance leaves and hands over", "note"));
+  source.addEventListener("reconnect", () => note("this instance ends the stream and hands over", "note"));
   source.addEventListener("message", (e) => receive(e.data, e.lastEventId));
   source.addEventListener("error", () => {
     if (source !== feed.source) return;

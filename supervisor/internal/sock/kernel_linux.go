@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,15 @@ func describe(file *os.File) (*entry, error) {
 		if err != nil {
 			return err
 		}
+		readdr, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+		if err != nil {
+			return err
+		}
 		domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil {
+			return err
+		}
+		protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 		if err != nil {
 			return err
 		}
@@ -65,7 +74,8 @@ func describe(file *os.File) (*entry, error) {
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
 		}
-		e.shared, e.inode = reuse != 0, st.Ino
+		e.shared, e.reuse, e.mptcp = reuse != 0, readdr != 0, protocol == unix.IPPROTO_MPTCP
+		e.inode, e.uid = st.Ino, int(st.Uid)
 		e.key.only6, e.key.ns = only != 0, namespace(fd)
 		return nil
 	})
@@ -85,13 +95,36 @@ func namespace(fd int) uint64 {
 	return ns
 }
 
+// here is the network namespace of this process.
+var here = sync.OnceValue(func() uint64 {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	return namespace(fd)
+})
+
+// chown gives a socket to another user, as far as SO_REUSEPORT is concerned:
+// sockfs sets sk_uid, too (Linux 4.10). It takes CAP_CHOWN.
+func chown(file *os.File, uid int) error {
+	return with(file, func(fd int) error { return unix.Fchown(fd, uid, -1) })
+}
+
+// sharePort sets SO_REUSEPORT.
+func sharePort(file *os.File) error {
+	return with(file, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+}
+
 // bindShared binds with SO_REUSEPORT. A socket that has the address already
 // was bound by a daemon that died before it could answer.
 func bindShared(file *os.File, addr netip.AddrPort) unix.Errno {
+	if err := sharePort(file); err != nil {
+		return errnoOf(err)
+	}
 	return errnoOf(with(file, func(fd int) error {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return err
-		}
 		sa, err := sockaddr(fd, addr)
 		if err != nil {
 			return err

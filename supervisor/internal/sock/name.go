@@ -22,36 +22,49 @@ func storeName(p place, e *entry) string {
 	if e.shared {
 		flags += "r"
 	}
+	if e.opened {
+		flags += "o"
+	}
 	return namePrefix + strings.Join([]string{
 		url.QueryEscape(p.app), strconv.Itoa(p.index), url.QueryEscape(e.key.addr.String()), flags,
+		strconv.FormatUint(e.cookie, 10), // a reload has two on one address
 	}, "/")
 }
 
 // IsName tells whether a file of the keeper is a held listener, for Restore.
 func IsName(name string) bool { return strings.HasPrefix(name, namePrefix) }
 
-// parseName undoes storeName.
-func parseName(name string) (p place, addr netip.AddrPort, shared bool, err error) {
-	bad := func(why error) (place, netip.AddrPort, bool, error) {
-		return place{}, netip.AddrPort{}, false, fmt.Errorf("parse listener name %q: %w", name, why)
+// named is what a name tells of a listener. What the socket itself knows (its
+// cookie, IPV6_V6ONLY) is asked there.
+type named struct {
+	place          place
+	addr           netip.AddrPort
+	shared, opened bool
+}
+
+// parseName undoes storeName. Names of an older gpm have no cookie.
+func parseName(name string) (n named, err error) {
+	bad := func(why error) (named, error) {
+		return named{}, fmt.Errorf("parse listener name %q: %w", name, why)
 	}
 	rest, ok := strings.CutPrefix(name, namePrefix)
 	f := strings.Split(rest, "/")
-	if !ok || len(f) != 4 || !strings.HasPrefix(f[3], "-") {
-		return bad(fmt.Errorf("not of the form %sapp/index/address/-flags", namePrefix))
+	if !ok || len(f) != 4 && len(f) != 5 || !strings.HasPrefix(f[3], "-") {
+		return bad(fmt.Errorf("not of the form %sapp/index/address/-flags/cookie", namePrefix))
 	}
-	if p.app, err = url.QueryUnescape(f[0]); err != nil {
+	if n.place.app, err = url.QueryUnescape(f[0]); err != nil {
 		return bad(err)
 	}
-	if p.index, err = strconv.Atoi(f[1]); err != nil {
+	if n.place.index, err = strconv.Atoi(f[1]); err != nil {
 		return bad(err)
 	}
 	text, err := url.QueryUnescape(f[2])
 	if err != nil {
 		return bad(err)
 	}
-	if addr, err = netip.ParseAddrPort(text); err != nil {
+	if n.addr, err = netip.ParseAddrPort(text); err != nil {
 		return bad(err)
 	}
-	return p, addr, strings.Contains(f[3], "r"), nil
+	n.shared, n.opened = strings.Contains(f[3], "r"), strings.Contains(f[3], "o")
+	return n, nil
 }

@@ -3,8 +3,11 @@
 package sock
 
 import (
+	"net/netip"
 	"os"
 
+	"gpm/supervisor/internal/steer"
+	"gpm/supervisor/internal/streams"
 	"gpm/supervisor/internal/trap"
 )
 
@@ -32,13 +35,36 @@ func (*Holder) Retire(string, int, int) error { return nil }
 func (*Holder) Settle(string, int, int) error { return nil }
 
 // Adopt does nothing.
-func (*Holder) Adopt(string, int, int) error { return nil }
+func (*Holder) Adopt(Owner, map[uint64]bool) error { return nil }
 
 // Sweep does nothing.
 func (*Holder) Sweep() error { return nil }
 
 // Down does nothing.
-func (*Holder) Down(string, int) error { return nil }
+func (*Holder) Down(string, int, int) error { return nil }
+
+// Route does nothing.
+func (*Holder) Route(string, int, int, steer.Traffic) error { return nil }
+
+// Verify does nothing.
+func (*Holder) Verify([]streams.Listener) error { return nil }
+
+// Target is false.
+func (*Holder) Target(string, int, int, int) (addr netip.AddrPort, source netip.Addr, ok bool) {
+	return addr, source, false
+}
+
+// Ports is empty.
+func (*Holder) Ports() []uint16 { return nil }
+
+// Gated is false.
+func (*Holder) Gated(string) bool { return false }
+
+// Ungate is empty.
+func (*Holder) Ungate(string) []Answer { return nil }
+
+// Forget does nothing.
+func (*Holder) Forget(string) {}
 
 // Listeners is empty.
 func (*Holder) Listeners(string, int) []Listener { return nil }
@@ -69,3 +95,6 @@ func (*Holder) Retake(_ Owner, f *os.File) error {
 	f.Close()
 	return ErrUnsupported
 }
+
+// Resume does nothing.
+func (h *Holder) Resume() {}

@@ -12,6 +12,9 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+
+	"gpm/supervisor/internal/steer"
+	"gpm/supervisor/internal/trap"
 )
 
 // ErrUnsupported says that listeners cannot be held on this system.
@@ -27,6 +30,11 @@ type Owner struct {
 	App   string
 	Index int // instance, 0..N-1
 	Gen   int // counts the processes of the instance, from 1
+	// UID is the user the app runs as; -1: gpm's own. Sockets made by gpm for
+	// it get that user: the kernel lets only sockets of one user share a port.
+	UID int
+	// Balance is how the app's listeners on one address share; "" is steer.Least.
+	Balance steer.Policy
 }
 
 func (o Owner) place() place { return place{o.App, o.Index} }
@@ -46,6 +54,34 @@ type Options struct {
 	Drop func(name string) error
 	// Event tells what happened. May be nil.
 	Event func(Event)
+	// Steer steers the listeners. Nil, and one of mode None: the kernel's hash
+	// decides, and generations of a place share one socket.
+	Steer Steerer
+	// InUse tells whether a process of the tree that was spawned with tag has
+	// the socket with this inode open. It is asked only when an app binds where
+	// it has bound before. May be nil: no.
+	InUse func(tag string, inode uint64) bool
+	// Gate tells whether the processes of tag are to wait in bind() until
+	// Ungate: a standby. May be nil: none.
+	Gate func(tag string) bool
+}
+
+// Steerer is what the Holder needs of a steer.Steerer. It may not call back.
+type Steerer interface {
+	Mode() steer.Mode
+	Join(group string, p steer.Policy, l steer.Listener, t steer.Traffic) error
+	Route(cookie uint64, t steer.Traffic) error
+	Leave(cookie uint64) (closed func())
+	Source(cookie uint64) (netip.Addr, bool)
+	How(group string) string
+	Verify(group string, live []uint64) error
+	SetPolicy(group string, p steer.Policy) error
+}
+
+// Answer is the verdict on a call that had to wait at the gate.
+type Answer struct {
+	Trap    *trap.Trap // its Socket is not the caller's
+	Verdict trap.Verdict
 }
 
 // EventKind says what an Event is about.
@@ -68,7 +104,7 @@ type Event struct {
 	Kind  EventKind
 	Owner Owner
 	Addr  netip.AddrPort
-	Other string // Conflict: `app "web"`, `process 812 (nginx)`, "another process"
+	Other string // Conflict: `app "web"`, `process 812 (nginx)`, "another process", "the app itself"
 	Err   error
 }
 
@@ -76,4 +112,9 @@ type Event struct {
 type Listener struct {
 	Addr      netip.AddrPort
 	Listening bool // false: bound, listen() did not come yet
+	Inode     uint64
+	Cookie    uint64        // SO_COOKIE
+	Gens      []int         // living generations that use it, oldest first
+	Traffic   steer.Traffic // what it should get; Serve if it is not steered; "" before listen()
+	How       string        // how its group is steered, or "hash" and why; "" before listen()
 }

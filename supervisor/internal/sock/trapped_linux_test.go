@@ -11,9 +11,14 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"gpm/supervisor/internal/steer"
+	"gpm/supervisor/internal/streams"
 	"gpm/supervisor/internal/trap"
 )
 
@@ -21,6 +26,10 @@ import (
 // nothing of gpm.
 func TestMain(m *testing.M) {
 	if addr := os.Getenv("SOCK_TEST_SERVE"); addr != "" {
+		if probed, ok := strings.CutPrefix(addr, "probe "); ok {
+			addr = probed
+			probePort(addr)
+		}
 		err := http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, os.Getpid())
 		}))
@@ -28,6 +37,23 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// probePort looks whether a port is free before it is used, as many programs
+// do, and then whether it is not.
+func probePort(addr string) {
+	for range 2 {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "the port should be free:", err)
+			os.Exit(1)
+		}
+		if _, err := net.Listen("tcp", addr); !errors.Is(err, syscall.EADDRINUSE) {
+			fmt.Fprintln(os.Stderr, "the port should be in use:", err)
+			os.Exit(1)
+		}
+		l.Close()
+	}
 }
 
 // trapped starts commands from a thread with the filter, and answers their
@@ -87,6 +113,7 @@ func answer(s *stage, notify int, tag *atomic.Value) {
 		}
 		tr.Tag, tr.Socket = tag.Load().(string), quiet(s.t, socket)
 		closeFD(socket)
+		s.caller.Store(int64(tr.PID))
 		switch v := s.Handle(&tr); v.Action {
 		case trap.ActContinue:
 			trap.Pass(notify, n.ID)
@@ -137,7 +164,7 @@ func TestAnUnmodifiedServerKeepsItsQueue(t *testing.T) {
 			}
 			first.Process.Kill()
 			first.Wait()
-			if err := errors.Join(s.Retire("a", 0, 1), s.Down("a", 0)); err != nil {
+			if err := errors.Join(s.Retire("a", 0, 1), s.Down("a", 0, 1)); err != nil {
 				t.Fatal(err)
 			}
 			var waiting []net.Conn
@@ -154,4 +181,182 @@ func TestAnUnmodifiedServerKeepsItsQueue(t *testing.T) {
 			}
 		})
 	}
+}
+
+// steered gives a stage the real Steerer, in every mode of this machine.
+func steered(t *testing.T, test func(t *testing.T, s *stage, mode steer.Mode)) {
+	for _, mode := range []steer.Mode{steer.EBPF, steer.CBPF} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Setenv("GPM_STEER", string(mode))
+			if got, why := steer.Detect(); got != mode {
+				t.Skipf("this machine has no %s: %s", mode, why)
+			}
+			s := newStage(t)
+			s.o.Steer = steer.New(steer.Options{Mode: mode, Problem: func(group string, err error) {
+				t.Errorf("steer %s: %v", group, err)
+			}})
+			test(t, s, mode)
+		})
+	}
+}
+
+// The server is a Go one, with MPTCP, which is its default.
+func TestAReloadOfAnUnmodifiedServer(t *testing.T) {
+	steered(t, func(t *testing.T, s *stage, mode steer.Mode) {
+		var tag atomic.Value
+		tag.Store("a 0 1")
+		port := freePort(t)
+		start, events := trapped(t, s, &tag)
+		await := func() {
+			t.Helper()
+			select {
+			case e := <-events:
+				if e.Kind != Listening {
+					t.Fatalf("event %+v", e)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the server does not listen")
+			}
+		}
+		ask := func(d net.Dialer, addr string) string {
+			t.Helper()
+			d.Timeout = 20 * time.Second
+			c, err := d.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			io.WriteString(c, "GET / HTTP/1.0\r\n\r\n")
+			b, err := io.ReadAll(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, body, _ := strings.Cut(string(b), "\r\n\r\n")
+			return body
+		}
+		only := func(cmd *exec.Cmd) {
+			t.Helper()
+			for range 50 {
+				if got, want := ask(net.Dialer{}, "127.0.0.1:"+port), fmt.Sprint(cmd.Process.Pid); got != want {
+					t.Fatalf("answered by %s, want %s", got, want)
+				}
+			}
+		}
+		first := start(":" + port)
+		await()
+		must(t, s.Route("a", 0, 1, steer.Serve), s.Settle("a", 0, 1))
+		only(first)
+		tag.Store("a 0 2")
+		second := start(":" + port)
+		await()
+		only(first) // the candidate gets nothing
+		for gen, cmd := range map[int]*exec.Cmd{1: first, 2: second} {
+			addr, source, ok := s.Target("a", 0, gen, 0)
+			if !ok || !source.IsValid() {
+				t.Fatalf("generation %d cannot be reached: %v %v", gen, addr, source)
+			}
+			from := net.Dialer{LocalAddr: &net.TCPAddr{IP: source.AsSlice()}}
+			if got, want := ask(from, addr.String()), fmt.Sprint(cmd.Process.Pid); got != want {
+				t.Errorf("generation %d: answered by %s, want %s", gen, got, want)
+			}
+		}
+		list, _, err := streams.Listeners(s.Ports()...)
+		must(t, err, s.Verify(list))
+		must(t, s.Route("a", 0, 2, steer.Serve), s.Route("a", 0, 1, steer.Away), s.Settle("a", 0, 2))
+		only(second)
+		first.Process.Kill()
+		first.Wait()
+		must(t, s.Down("a", 0, 1), s.Retire("a", 0, 1))
+		only(second)
+		second.Process.Kill()
+		second.Wait()
+		must(t, s.Down("a", 0, 2), s.Retire("a", 0, 2))
+		waiting := dial(t, "127.0.0.1:"+port)
+		tag.Store("a 0 3")
+		third := start(":" + port)
+		await()
+		waiting.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(waiting, "GET / HTTP/1.0\r\n\r\n")
+		if b, err := io.ReadAll(waiting); err != nil || !strings.HasSuffix(string(b), fmt.Sprint(third.Process.Pid)) {
+			t.Errorf("whoever came while nobody was there got %q, %v", b, err)
+		}
+		if l := s.Listeners("a", 0); len(l) != 1 || strings.HasPrefix(l[0].How, "hash") {
+			t.Errorf("listeners %+v", l)
+		}
+	})
+}
+
+// Who waits in the queue of a process that crashed while its successor was
+// starting goes to that one.
+func TestTheQueueOfACrashDuringAReloadMigrates(t *testing.T) {
+	steered(t, func(t *testing.T, s *stage, mode steer.Mode) {
+		if mode != steer.EBPF {
+			t.Skip("only eBPF chooses for connections of a closed listener")
+		}
+		addr := "127.0.0.1:" + freePort(t)
+		old := s.proc("a", 0, 1).serve(unix.AF_INET, addr)
+		must(t, s.Route("a", 0, 1, steer.Serve), s.Settle("a", 0, 1))
+		for range 20 {
+			dial(t, addr)
+		}
+		next := s.proc("a", 0, 2).serve(unix.AF_INET, addr)
+		gone(t, old)
+		must(t, s.Down("a", 0, 1))
+		for range 20 {
+			dial(t, addr) // nobody serves: they wait
+		}
+		must(t, s.Retire("a", 0, 1), s.Route("a", 0, 2, steer.Serve), s.Settle("a", 0, 2))
+		must(t, unix.SetNonblock(next, true))
+		for n := range 40 {
+			p := []unix.PollFd{{Fd: int32(next), Events: unix.POLLIN}}
+			if ready, err := unix.Poll(p, 10_000); ready != 1 {
+				t.Fatalf("%d of 40 connections reached the new process (%v)", n, err)
+			}
+			conn, _, err := unix.Accept(next)
+			must(t, err)
+			unix.Close(conn)
+		}
+	})
+}
+
+func TestAServerThatProbesItsPort(t *testing.T) {
+	steered(t, func(t *testing.T, s *stage, _ steer.Mode) {
+		var tag atomic.Value
+		port := freePort(t)
+		s.o.InUse = func(_ string, inode uint64) bool {
+			return hasSocket(int(s.caller.Load()), fmt.Sprintf("socket:[%d]", inode))
+		}
+		start, events := trapped(t, s, &tag)
+		for gen := range 2 {
+			tag.Store(fmt.Sprintf("a 0 %d", gen+1))
+			cmd := start("probe 127.0.0.1:" + port)
+			conflicts := 0
+			for heard := 0; heard < 3; {
+				select {
+				case e := <-events:
+					switch e.Kind {
+					case Listening:
+						heard++
+					case Conflict:
+						conflicts++
+					default:
+						t.Fatalf("event %+v", e)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal("the server does not listen")
+				}
+			}
+			if conflicts == 0 { // Go tries each time with MPTCP and without
+				t.Error("no event says that the app was in its own way")
+			}
+			if l := s.Listeners("a", 0); len(l) != 1 {
+				t.Errorf("listeners %+v", l)
+			}
+			dial(t, "127.0.0.1:"+port)
+			cmd.Process.Kill()
+			cmd.Wait()
+			must(t, s.Down("a", 0, gen+1), s.Retire("a", 0, gen+1))
+		}
+	})
 }

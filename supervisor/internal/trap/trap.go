@@ -59,7 +59,8 @@ type Trap struct {
 	Socket *os.File `json:"-"`
 }
 
-// Verdict ends a trapped call. Make one with Continue, Errno or Inject.
+// Verdict ends a trapped call. Make one with Continue, Errno or Inject; Later is
+// none yet.
 type Verdict struct {
 	Action      Action        `json:"action"`
 	Errno       syscall.Errno `json:"errno,omitempty"`
@@ -75,6 +76,9 @@ const (
 	ActContinue Action = "continue"
 	ActErrno    Action = "errno"
 	ActInject   Action = "inject"
+	// ActLater is not sent to the keeper: the caller goes on waiting, and
+	// another Verdict follows some time.
+	ActLater Action = "later"
 )
 
 // Continue lets the kernel perform the call as if nobody had looked.
@@ -83,6 +87,9 @@ func Continue() Verdict { return Verdict{Action: ActContinue} }
 // Errno makes the call return e without being performed; 0 is success, for a
 // call that was carried out on the duplicate socket.
 func Errno(e syscall.Errno) Verdict { return Verdict{Action: ActErrno, Errno: e} }
+
+// Later leaves the call waiting.
+func Later() Verdict { return Verdict{Action: ActLater} }
 
 // Inject puts f in place of the caller's descriptor and makes the call succeed.
 // The caller of Inject still owns f.

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,8 +24,8 @@ func main() {
 	flag.Float64Var(&o.RequestRate, "requests", 0, "short requests per second, each on a new connection")
 	flag.StringVar(&o.Request.Path, "request", "/v1/models", "`path` of the short requests; not a readiness check, which rightly says 503 while an instance drains")
 	flag.Float64Var(&o.StreamRate, "streams", 0, "finite streams per second")
-	flag.StringVar(&o.Stream.Path, "stream", "/stream?n=5", "`path` of the finite streams")
-	flag.IntVar(&o.StreamEvents, "events", 0, "events that a finite stream has; 0: do not check")
+	flag.StringVar(&o.Stream.Path, "stream", "/stream?n={n}", "`path` of the finite streams; {n} stands for the number of events")
+	lengths := flag.String("events", "5", "`numbers` of events that finite streams have, in turn (5,20,100); empty: do not check")
 	flag.StringVar(&o.Stream.Body, "post", "", "`body`: send the finite streams as POST with it")
 	flag.IntVar(&o.Held, "held", 0, "endless streams held for the whole run")
 	flag.StringVar(&o.Hold.Path, "hold", "/stream", "`path` of the held streams")
@@ -32,6 +34,14 @@ func main() {
 	flag.DurationVar(&o.Timeout, "timeout", 10*time.Second, "longest silence of the service")
 	flag.IntVar(&o.MaxConns, "max", 10000, "connections open at once")
 	flag.Parse()
+	for _, n := range strings.FieldsFunc(*lengths, func(r rune) bool { return r == ',' }) {
+		events, err := strconv.Atoi(n)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "gpm-load: read -events %q: %v\n", *lengths, err)
+			os.Exit(2)
+		}
+		o.Lengths = append(o.Lengths, events)
+	}
 	if o.Stream.Body != "" {
 		o.Stream.Method = "POST"
 	}

@@ -21,39 +21,68 @@ type verb struct {
 	list bool   // show the list afterwards
 	fill bool   // a config file restarts its apps with what it says now
 	tip  string // goes on with the hint after a failure
+	// rolls: it replaces processes that serve, so Ctrl-C has something to take
+	// back, and old ones may be left when it is done.
+	rolls bool
 }
 
-// act carries a verb out on its targets.
+// act carries a verb out on its targets and reports.
 func (s *session) act(ctx context.Context, v verb, targets []string, o *startOptions) error {
+	res, err := s.carryOut(ctx, v, targets, o)
+	if err != nil {
+		return err
+	}
+	err = s.report(ctx, res, v)
+	switch {
+	case !v.rolls:
+	case err == nil && o.drained:
+		return s.awaitOld(ctx, res)
+	default:
+		s.sayWhatDrains(ctx, res)
+	}
+	return err
+}
+
+// carryOut does a verb to its targets. Files that name apps to be filled in are
+// a call of their own.
+func (s *session) carryOut(ctx context.Context, v verb, targets []string, o *startOptions) (api.Result, error) {
 	files, words := splitTargets(targets)
 	var all api.Result
 	if len(files) > 0 && v.fill {
 		res, err := s.startFiles(ctx, files, o, v.name == "reload")
 		if err != nil {
-			return err
+			return all, err
 		}
 		all.Instances = append(all.Instances, res.Instances...)
 	} else if len(files) > 0 {
 		names, err := s.runningApps(ctx, files, o)
 		if err != nil {
-			return err
+			return all, err
 		}
 		words = append(words, names...)
 	}
 	if len(words) > 0 {
-		r := api.ActRequest{Targets: words}
-		if o != nil && o.updateEnv {
+		r := api.ActRequest{Targets: words, Drain: o.drain, Undo: o.undo}
+		if o.updateEnv {
 			r.UpdateEnv = s.environ()
 		}
-		done := s.narrate(ctx)
-		res, err := v.call(ctx, r)
-		done()
+		res, err := s.wait(ctx, v, concern{words: words}, func(ctx context.Context) (api.Result, error) { return v.call(ctx, r) })
 		if err != nil {
-			return err
+			return all, err
 		}
 		all.Instances = append(all.Instances, res.Instances...)
 	}
-	return s.report(ctx, all, v)
+	return all, nil
+}
+
+// wait tells what happens while a call takes its time; one that rolls out can
+// be ended with Ctrl-C.
+func (s *session) wait(ctx context.Context, v verb, about concern, call func(context.Context) (api.Result, error)) (api.Result, error) {
+	if v.rolls {
+		return s.roll(ctx, about, call)
+	}
+	defer s.narrate(ctx, about)()
+	return call(ctx)
 }
 
 func splitTargets(targets []string) (files, words []string) {
@@ -170,8 +199,11 @@ func (s *session) startApps(ctx context.Context, apps []config.App, o *startOpti
 	if o != nil {
 		r.Force, r.NoWait = o.force, o.noWait
 	}
-	defer s.narrate(ctx)()
-	return s.client.Start(ctx, r)
+	about := concern{}
+	for i := range apps {
+		about.apps = append(about.apps, apps[i].Name)
+	}
+	return s.roll(ctx, about, func(ctx context.Context) (api.Result, error) { return s.client.Start(ctx, r) })
 }
 
 // actVerb is the command of a verb on targets.

@@ -39,7 +39,8 @@ type Env struct {
 }
 
 // Run is one call of gpm: args are what follows the program's name. It returns
-// the exit code, 0 or 1.
+// the exit code: 0, 1, or 130 for a rollout or a drain that Ctrl-C ended. ctx is
+// best made by UntilSignal.
 func Run(ctx context.Context, args []string, env Env) int {
 	s := newSession(env)
 	root := s.root()
@@ -49,6 +50,9 @@ func Run(ctx context.Context, args []string, env Env) int {
 		return 0
 	}
 	s.fail(err)
+	if code := said(0); errors.As(err, &code) {
+		return int(code)
+	}
 	return 1
 }
 
@@ -125,12 +129,19 @@ func (s *session) system(ctx context.Context, name string, args ...string) error
 	return nil
 }
 
-// errSaid ends a command that has already said why it failed.
-var errSaid = errors.New("failed")
+// said ends a command that has already said why, with this exit code.
+type said int
+
+const (
+	errSaid said = 1
+	errLeft said = 128 + 2 // what a shell makes of SIGINT
+)
+
+func (said) Error() string { return "failed" }
 
 // aboutApps are the verbs that need to know how the apps are.
 var aboutApps = []string{
-	"list", "describe", "jlist", "logs", "monit", "stop", "restart", "reload", "delete", "scale", "reset", "flush", "save", "resurrect", "update",
+	"list", "describe", "jlist", "logs", "monit", "stop", "restart", "reload", "delete", "scale", "drain", "reset", "flush", "save", "resurrect", "update",
 }
 
 // hinted is an error with a proposal.
@@ -151,7 +162,7 @@ func (s *session) fail(err error) {
 	var tip hinted
 	var problems config.Problems
 	switch {
-	case errors.Is(err, errSaid):
+	case errors.As(err, new(said)):
 	case errors.Is(err, context.Canceled):
 		s.say.Error("interrupted; what the daemon has begun goes on")
 		s.say.Hint("see what came of it: gpm list")
@@ -236,7 +247,7 @@ type verbGroup struct {
 func (s *session) verbs() []verbGroup {
 	return []verbGroup{
 		{"Apps", []*cobra.Command{
-			s.start(), s.stop(), s.restart(), s.reload(), s.scale(), s.delete(), s.reset(), s.validate(),
+			s.start(), s.stop(), s.restart(), s.reload(), s.scale(), s.drain(), s.delete(), s.reset(), s.validate(),
 		}},
 		{"Watching", []*cobra.Command{
 			s.list(), s.describe(), s.logs(), s.monit(), s.flush(), s.jlist(),

@@ -51,6 +51,8 @@ const missing = "N/A"
 func (s *session) printDescription(d *api.Description, env bool, now time.Time) {
 	s.out.Println(s.out.Paint(term.Bold, fmt.Sprintf("%s (id %d)", title(term.Clean(d.Name), d.Instance.Instance), d.ID)))
 	s.pairs(s.facts(d, now))
+	s.printAges(d.Ages)
+	s.printOutgoing(d.Outgoing, now)
 	if len(d.Exits) > 0 {
 		s.heading("Last exits")
 		for _, e := range d.Exits {
@@ -80,8 +82,9 @@ func (s *session) printDescription(d *api.Description, env bool, now time.Time) 
 // facts are the rows of the first table.
 func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 	i, app := d.Instance, &d.App
-	status := string(i.Status)
-	if why := reason(i); why != "" && i.Status != api.Online {
+	status := statusWord(i)
+	switch why := reason(i); {
+	case away(i) && i.Reason != "", why != "" && i.Status != api.Online:
 		status += ": " + why
 	}
 	rows := [][2]string{
@@ -92,7 +95,7 @@ func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 		{"interpreter", cmp.Or(app.Interpreter, "none")}, {"interpreter args", cmp.Or(strings.Join(app.InterpreterArgs, " "), missing)},
 		{"exec cwd", app.Cwd}, {"exec mode", i.Mode}, {"instances", strconv.Itoa(app.Instances)}, {"user", i.User},
 		{"error log path", cmp.Or(i.ErrorFile, missing)}, {"out log path", cmp.Or(i.OutFile, missing)},
-		{"held sockets", holding(i)}, {"cpu, memory", term.Percent(i.CPU) + ", " + term.Bytes(i.Memory)},
+		{"held sockets", heldSockets(i)}, {"cpu, memory", term.Percent(i.CPU) + ", " + term.Bytes(i.Memory)},
 	}
 	add := func(key, value string, is bool) {
 		if is {
@@ -102,7 +105,11 @@ func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 	if i.NextTry != nil {
 		add("next restart", "in "+term.Wait(i.NextTry.Sub(now)), true)
 	}
-	add("draining", plural(i.Draining, "outgoing process", "outgoing processes"), i.Draining > 0)
+	add("traffic", trafficText(i), i.Traffic != "")
+	add("streams", streamsText(i, now), i.Traffic != "" || i.Streams > 0)
+	add("health", i.Health, i.Health != "")
+	add("draining", plural(leaving(i), "old process", "old processes"), leaving(i) > 0)
+	add("standby", fmt.Sprintf("%d of %d wait", i.Standby, d.App.Standby), d.App.Standby > 0)
 	add("log problem", i.LogProblem, i.LogProblem != "")
 	add("max memory restart", term.Bytes(app.MaxMemory), app.MaxMemory > 0)
 	add("cron restart", app.CronRestart, app.CronRestart != "")
@@ -115,8 +122,8 @@ func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 	return rows
 }
 
-// holding tells which sockets gpm holds, or why none.
-func holding(i api.Instance) string {
+// heldSockets tells which sockets gpm holds, or why none.
+func heldSockets(i api.Instance) string {
 	if len(i.Listeners) == 0 {
 		if i.Hold == "held" {
 			return "none (TCP listeners would be held; unix sockets and UDP are not)"
@@ -125,11 +132,14 @@ func holding(i api.Instance) string {
 	}
 	var all []string
 	for _, l := range i.Listeners {
-		if l.Listening {
-			all = append(all, l.Address)
-		} else {
-			all = append(all, l.Address+" (not listening)")
+		text := l.Address
+		switch {
+		case !l.Listening:
+			text += " (not listening)"
+		case l.Queue > 0:
+			text += fmt.Sprintf(" (%d wait to be accepted)", l.Queue)
 		}
+		all = append(all, text)
 	}
 	return strings.Join(all, ", ")
 }

@@ -21,7 +21,9 @@ import (
 )
 
 // fake is a daemon that starts nothing: its processes are numbers. What would
-// become of an app it reads in the app's script: one that says "exit 1" ends so.
+// become of an app it reads in the app's script: one that says "exit 1" ends so,
+// one that says "takes long" is half replaced by a reload until that is aborted,
+// and each "stream" is one, which ends with a look at it once it is drained.
 type fake struct {
 	home string
 	end  chan struct{}
@@ -32,6 +34,9 @@ type fake struct {
 	list  []api.Instance
 	next  int
 	procs int
+
+	rolling *api.Event    // of the reload that takes long
+	aborted chan struct{} // ends it
 }
 
 // fakeKeeper is "gpm keeper" for tests: the lock, the socket, ready, serve.
@@ -104,11 +109,19 @@ func (f *fake) answer(name string, w http.ResponseWriter, r *http.Request) (any,
 			{Name: "steering", State: "limited", Detail: "no CAP_BPF", Fallback: "the kernel's hash"}}, nil
 	case api.RouteList:
 		found, err := f.find(r.URL.Query()["target"])
+		for n := range f.list {
+			if i := &f.list[n]; i.Traffic == api.Away && i.Streams > 0 {
+				i.Streams--
+			}
+		}
 		return api.List{Instances: found, Daemon: f.daemon(), Host: api.Host{MemoryUsed: 1 << 30, MemoryTotal: 4 << 30}}, err
 	case api.RouteDescribe:
 		return f.describe(r)
 	case api.RouteLogs:
 		return f.logs(w, r)
+	case api.RouteEvents:
+		f.events(w, r)
+		return nil, nil
 	case api.RouteStart:
 		var req api.StartRequest
 		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
@@ -142,7 +155,18 @@ func (f *fake) act(name string, r *http.Request) (any, error) {
 	switch name {
 	case api.RouteStop:
 		return f.each(req.Targets, f.halt)
-	case api.RouteRestart, api.RouteReload:
+	case api.RouteReload:
+		return f.reload(req)
+	case api.RouteDrain:
+		return f.each(req.Targets, func(i *api.Instance) {
+			i.Traffic = api.Away
+			if req.Undo {
+				i.Traffic = api.Serving
+			}
+		})
+	case api.RouteAbort:
+		return f.abort(req)
+	case api.RouteRestart:
 		return f.each(req.Targets, func(i *api.Instance) { i.Restarts++; f.run(i) })
 	case api.RouteReset:
 		return f.each(req.Targets, func(i *api.Instance) { i.Restarts = 0 })
@@ -198,7 +222,7 @@ func matches(target string, i api.Instance) bool {
 		ok, err := regexp.MatchString(strings.Trim(target, "/"), i.Name)
 		return err == nil && ok
 	}
-	return target == "all" || target == i.Name || target == i.Namespace || target == strconv.Itoa(i.ID)
+	return target == "all" || target == title(i.Name, i.Instance) || target == i.Name || target == i.Namespace || target == strconv.Itoa(i.ID)
 }
 
 func (f *fake) each(targets []string, do func(*api.Instance)) (api.Result, error) {
@@ -225,12 +249,70 @@ func (f *fake) outcome(i api.Instance) api.Outcome {
 	return o
 }
 
+// reload replaces at once, or one instance and then no other.
+func (f *fake) reload(req api.ActRequest) (api.Result, error) {
+	found, err := f.find(req.Targets)
+	if err != nil || !strings.Contains(f.script(found[0].Name), "takes long") {
+		return f.each(req.Targets, func(i *api.Instance) { i.Restarts++; f.run(i) })
+	}
+	f.rolling = &api.Event{Kind: "rollout", App: found[0].Name, ID: -1, Instance: -1,
+		Progress: &api.Progress{Ready: 1, Total: len(found), Draining: 1, Streams: 37, Waiting: "pause 10s"}}
+	ended := make(chan struct{})
+	f.aborted = ended
+	f.mu.Unlock()
+	<-ended
+	f.mu.Lock()
+	f.rolling = nil
+	return api.Result{}, &api.Error{Kind: api.KindFailed, Message: "aborted"}
+}
+
+func (f *fake) abort(req api.ActRequest) (api.Result, error) {
+	if f.rolling == nil {
+		return api.Result{}, nil
+	}
+	res, err := f.each(req.Targets, func(*api.Instance) {})
+	for n := range res.Instances {
+		o := &res.Instances[n]
+		o.Runs = api.OldVersion
+		if n == 0 {
+			o.Runs = api.NewVersion
+		}
+		if strings.Contains(f.script(o.Name), "never ends") {
+			f.mu.Unlock()
+			<-f.end
+			f.mu.Lock()
+		}
+	}
+	close(f.aborted)
+	return res, err
+}
+
+// events tells again and again how far the reload is.
+func (f *fake) events(w http.ResponseWriter, r *http.Request) {
+	api.WriteEvent(w, api.StreamSnapshot, api.List{})
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for r.Context().Err() == nil {
+		if f.rolling != nil {
+			api.WriteEvent(w, api.StreamEvent, f.rolling)
+		}
+		http.NewResponseController(w).Flush()
+		f.mu.Unlock() // others are served while this one waits
+		select {
+		case <-tick.C:
+		case <-r.Context().Done():
+		}
+		f.mu.Lock()
+	}
+}
+
 func (f *fake) halt(i *api.Instance) { i.Status, i.PID, i.Reason, i.NextTry = api.Stopped, 0, "", nil }
 
 func (f *fake) run(i *api.Instance) {
 	i.Status, i.Started, i.Reason = api.Online, time.Now(), ""
 	f.procs++
-	i.PID, i.Generation, i.Memory = 20000+f.procs, i.Generation+1, 51<<20
+	i.PID, i.Generation, i.Memory, i.Traffic = 20000+f.procs, i.Generation+1, 51<<20, api.Serving
+	i.Streams = strings.Count(f.script(i.Name), "stream")
 	if strings.Contains(f.script(i.Name), "exit 1") {
 		f.halt(i)
 		i.Status, i.Reason = api.Errored, "exited with code 1"

@@ -15,6 +15,9 @@ type startOptions struct {
 	force     bool
 	noWait    bool
 	updateEnv bool
+	drain     bool // stop, delete: streams first
+	undo      bool // drain: back into traffic
+	drained   bool // reload: wait for the old processes
 }
 
 // kind is what a flag's value looks like.
@@ -121,6 +124,10 @@ func (o *startOptions) againFlags(c *cobra.Command) {
 	c.Flags().StringVar(&o.profile, "env", "", "use the env_`name` of a config file")
 	o.onlyFlag(c)
 	c.Flags().BoolVarP(&o.updateEnv, "update-env", "a", false, "give the apps the environment of this shell")
+}
+
+func (o *startOptions) drainFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&o.drain, "drain", false, "take them out of traffic first and let their streams finish, for drain_timeout at most")
 }
 
 func (o *startOptions) onlyFlag(c *cobra.Command) {

@@ -56,8 +56,21 @@ func sample() []api.Instance {
 	}
 	down := func(i *api.Instance) { i.PID, i.Memory, i.CPU, i.Started = 0, 0, 0, time.Time{} }
 	return []api.Instance{
-		of(3, "web", 1, func(i *api.Instance) { i.Watching = true; i.Draining = 2; i.Restarts = 12 }),
-		of(2, "web", 0, func(i *api.Instance) { i.CPU = 120.4; i.Memory = 3 << 30 }),
+		of(3, "web", 1, func(i *api.Instance) {
+			i.Watching, i.Restarts, i.Traffic, i.Streams, i.Draining = true, 12, api.Serving, 49, 2
+			i.Outgoing = []api.Outgoing{
+				{PID: 13001, Generation: 1, Streams: 1, Live: 1, Oldest: noon.Add(-250 * time.Second), Deadline: noon.Add(20 * time.Second), Ending: true},
+				{PID: 13002, Generation: 2, Streams: 36, Live: 30, Oldest: noon.Add(-100 * time.Second), Deadline: noon.Add(20 * time.Minute)},
+			}
+		}),
+		of(2, "web", 0, func(i *api.Instance) {
+			i.CPU, i.Memory, i.Traffic, i.Streams, i.Health = 120.4, 3<<30, api.Serving, 1204, "2 of 3 failed: GET /healthz: no answer in 2s"
+		}),
+		of(6, "web", 2, func(i *api.Instance) { i.Traffic, i.Streams, i.Idle = api.Away, 5, 2 }),
+		of(7, "web", 3, func(i *api.Instance) {
+			i.Traffic, i.Streams, i.Idle, i.Reason = api.Away, 2, 2, "out of traffic by gpm drain"
+		}),
+		of(8, "edge", 0, func(i *api.Instance) { i.Traffic = api.Serving }),
 		of(0, "chat-completions", 0, func(i *api.Instance) {
 			down(i)
 			i.Status, i.Reason, i.NextTry, i.Mode = api.Waiting, "exited with code 1, try 4/16", &soon, "fork"
@@ -80,6 +93,7 @@ func listAt(columns int) string {
 		env.Environ = []string{fmt.Sprintf("COLUMNS=%d", columns)}
 	}
 	s := newSession(env)
+	s.zone = time.UTC
 	s.printList(api.List{Instances: sample(), Daemon: api.Daemon{Version: api.Version, Unsaved: true},
 		Host: api.Host{CPU: 12.5, MemoryUsed: 5 << 30, MemoryTotal: 16 << 30}}, noon)
 	return out.String() + errs.String()
@@ -92,7 +106,7 @@ func TestListTables(t *testing.T) {
 }
 
 func describe(env bool) *api.Description {
-	i := sample()[2]
+	i := sample()[5]
 	i.OutFile, i.ErrorFile, i.Hold = "/var/log/chat-out.log", "/var/log/chat-error.log", "held"
 	i.Listeners = []api.Listener{{Address: "0.0.0.0:8080", Listening: true}, {Address: "[::]:8080"}}
 	secret := "[redacted]"
@@ -112,11 +126,28 @@ func describe(env bool) *api.Description {
 }
 
 func TestDescription(t *testing.T) {
-	var out bytes.Buffer
-	s := newSession(Env{Stdout: &out, Stderr: io.Discard, Getwd: os.Getwd})
-	s.zone = time.UTC
-	s.printDescription(describe(true), true, noon)
-	golden(t, "testdata/golden/describe.txt", out.String())
+	for name, d := range map[string]*api.Description{"describe": describe(true), "describe-busy": busy()} {
+		var out bytes.Buffer
+		s := newSession(Env{Stdout: &out, Stderr: io.Discard, Getwd: os.Getwd})
+		s.zone = time.UTC
+		s.printDescription(d, name == "describe", noon)
+		golden(t, "testdata/golden/"+name+".txt", out.String())
+	}
+}
+
+// busy is an instance in the middle of everything.
+func busy() *api.Description {
+	d := describe(false)
+	d.Instance = sample()[0]
+	d.App.Standby = 1
+	d.Steering, d.Health, d.Standby, d.Idle, d.Queue, d.Oldest = "least (eBPF)", "ok", 1, 6, 3, noon.Add(-time.Hour)
+	d.Listeners = []api.Listener{{Address: "0.0.0.0:8080", Listening: true, Queue: 3}, {Address: "[::]:8080", Listening: true}}
+	d.Ages = []api.AgeCount{
+		{Below: config.Duration(time.Second), Count: 1}, {Below: config.Duration(10 * time.Second)},
+		{Below: config.Duration(time.Minute), Count: 12}, {Below: config.Duration(10 * time.Minute), Count: 35}, {Count: 1},
+	}
+	d.Exits, d.Events, d.Tree = nil, nil, nil
+	return d
 }
 
 // pm2Keys are the keys of pm2_env that tools are known to read.
@@ -152,6 +183,18 @@ func TestJlistHasPM2sShape(t *testing.T) {
 		if env[key] != want {
 			t.Errorf("%s = %v, want %v", key, env[key], want)
 		}
+	}
+	own, err := json.Marshal(pm2Row(busy(), false).Env["gpm"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"streams":49,"idle":6,"queue":3,"traffic":"serving","steering":"least (eBPF)"`, `"draining":2,"outgoing":[{"pid":13001,`, `"standby":1`} {
+		if !strings.Contains(string(own), want) {
+			t.Errorf("pm2_env.gpm has no %s: %s", want, own)
+		}
+	}
+	if text, err := json.Marshal(env["gpm"]); err != nil || strings.Contains(string(text), "null") {
+		t.Errorf("pm2_env.gpm of an idle instance: %s, %v", text, err)
 	}
 	if _, flat := env["TOKEN"]; flat {
 		t.Error("a redacted variable is there as a key of its own")
@@ -255,7 +298,7 @@ func TestReferenceIsCurrent(t *testing.T) {
 func reference(root *cobra.Command) string {
 	var b strings.Builder
 	b.WriteString("# gpm on the command line\n\nWritten from the commands themselves: `go test ./cmd/gpm/internal/cli -update`.\n\n" +
-		"Results go to stdout; `error:`, `warning:` and `hint:` lines to stderr. The exit code is 0, or 1 if\nanything failed. " +
+		"Results go to stdout; progress and `error:`, `warning:` and `hint:` lines to stderr. The exit code is 0,\n1 if anything failed, or 130 for a rollout or a drain that Ctrl-C ended. " +
 		"`gpm help <command>` says the same as this page.\n\n" +
 		"A *target* is an id, a name, a namespace, a `/regex/`, a config file, or `all`.\n")
 	for _, g := range root.Groups() {

@@ -20,8 +20,9 @@ func (s *session) jlist() *cobra.Command {
 		Use:   "jlist",
 		Short: "Print the list as JSON in the shape of pm2 jlist",
 		Long: `Print the list as JSON in the shape of pm2 jlist, for tools that read that:
-[{pid, name, pm2_env, pm_id, monit}]. Values of environment variables are
-"[redacted]" without --env. Without a daemon it prints [] and starts none.`,
+[{pid, name, pm2_env, pm_id, monit}]. What PM2 does not have is in pm2_env.gpm:
+streams, traffic, old processes. Values of environment variables are "[redacted]"
+without --env. Without a daemon it prints [] and starts none.`,
 		Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := s.client.Describe(cmd.Context(), env)
@@ -58,6 +59,29 @@ type pm2Monit struct {
 	CPU    float64 `json:"cpu"`    // percent
 }
 
+// extras are what gpm knows and PM2 does not, in gpm's own names and as gpm list
+// --json has it.
+type extras struct {
+	Streams   int            `json:"streams"`
+	Idle      int            `json:"idle"`
+	Queue     int            `json:"queue"`
+	Traffic   api.Traffic    `json:"traffic"`
+	Steering  string         `json:"steering"`
+	Health    string         `json:"health"`
+	Draining  int            `json:"draining"`
+	Outgoing  []api.Outgoing `json:"outgoing"`
+	Standby   int            `json:"standby"`
+	Listeners []api.Listener `json:"listeners"`
+	Ages      []api.AgeCount `json:"ages"`
+}
+
+func extrasOf(d *api.Description) extras {
+	return extras{
+		Streams: d.Streams, Idle: d.Idle, Queue: d.Queue, Traffic: d.Traffic, Steering: d.Steering, Health: d.Health,
+		Draining: d.Draining, Outgoing: nonNil(d.Outgoing), Standby: d.Standby, Listeners: nonNil(d.Listeners), Ages: nonNil(d.Ages),
+	}
+}
+
 // pm2Row has every key of pm2_env that tools are known to read. What gpm has
 // no notion of is there and empty, so that nothing trips over a missing key.
 func pm2Row(d *api.Description, env bool) pm2Process {
@@ -87,6 +111,7 @@ func pm2Row(d *api.Description, env bool) pm2Process {
 		"kill_timeout": app.KillTimeout.D().Milliseconds(), "listen_timeout": app.ListenTimeout.D().Milliseconds(),
 		"wait_ready": app.WaitReady, "cron_restart": app.CronRestart, "max_memory_restart": app.MaxMemory,
 		"env": nonNilMap(app.Env), "axm_monitor": struct{}{}, "axm_actions": []any{}, "axm_options": struct{}{},
+		"gpm": extrasOf(d),
 	} {
 		out[k] = v
 	}
@@ -116,9 +141,9 @@ func uniqueID(i api.Instance) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-func nonNil(list []string) []string {
+func nonNil[T any](list []T) []T {
 	if list == nil {
-		return []string{}
+		return []T{}
 	}
 	return list
 }

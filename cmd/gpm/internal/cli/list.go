@@ -24,9 +24,14 @@ func (s *session) list() *cobra.Command {
 		Aliases: []string{"ls", "l", "ps", "status"},
 		Short:   "Show every instance, one per row",
 		Long: `Show every instance, one per row: id, name, namespace, version, mode, pid,
-uptime, restarts (↺), status, cpu, memory, user, watching. On a narrow terminal
-the columns that matter least are left out. Under the table it says why an
-instance is not online. cpu and memory are of the whole process tree.`,
+uptime, restarts (↺), status, streams, cpu, memory, user, watching. On a narrow
+terminal the columns that matter least are left out. Under the table it says why
+an instance is not online. cpu and memory are of the whole process tree.
+
+Streams are the established connections on the sockets that gpm holds, "-" where
+it holds none. "online +1" is an instance with an old process that finishes its
+streams after a reload. An instance without traffic (gpm drain) is draining while
+it has streams and drained when they are gone.`,
 		RunE: func(cmd *cobra.Command, targets []string) error {
 			l, err := s.client.List(cmd.Context(), targets...)
 			if errors.Is(err, api.ErrNoDaemon) && len(targets) == 0 {
@@ -76,8 +81,8 @@ func (s *session) printList(l api.List, now time.Time) {
 	sortInstances(l.Instances)
 	instanceTable(l.Instances, now).Print(s.out)
 	for _, i := range l.Instances {
-		for _, why := range whyLines(i, now) {
-			s.out.Println(s.out.Paint(statusColour(i.Status), title(i.Name, i.Instance)) + ": " + why)
+		for _, why := range s.whyLines(i, now) {
+			s.out.Println(s.out.Paint(rowColour(i), title(term.Clean(i.Name), i.Instance)) + ": " + why)
 		}
 	}
 	if h := l.Host; h.MemoryTotal > 0 {
@@ -103,8 +108,9 @@ func sortInstances(list []api.Instance) {
 }
 
 const (
-	columnStatus = 8
-	longestName  = 40
+	columnStatus  = 8
+	columnStreams = 9
+	longestName   = 40
 )
 
 // instanceTable is gpm list's table.
@@ -112,7 +118,7 @@ func instanceTable(list []api.Instance, now time.Time) *term.Table {
 	t := &term.Table{Columns: []term.Column{
 		{Title: "id"}, {Title: "name", Soft: 20, Shrink: 8}, {Title: "namespace", Drop: 6}, {Title: "version", Drop: 7},
 		{Title: "mode", Drop: 5}, {Title: "pid", Drop: 3}, {Title: "uptime", Drop: 4}, {Title: "↺", Drop: 2},
-		{Title: "status"}, {Title: "cpu"}, {Title: "mem"}, {Title: "user", Drop: 8}, {Title: "watching", Drop: 9},
+		{Title: "status"}, {Title: "streams", Drop: 1}, {Title: "cpu"}, {Title: "mem"}, {Title: "user", Drop: 8}, {Title: "watching", Drop: 9},
 	}}
 	for _, i := range list {
 		watching := "disabled"
@@ -122,7 +128,7 @@ func instanceTable(list []api.Instance, now time.Time) *term.Table {
 		t.Rows = append(t.Rows, []string{
 			strconv.Itoa(i.ID), term.Cut(term.Clean(i.Name), longestName), term.Clean(i.Namespace), cmp.Or(term.Clean(i.Version), "-"),
 			i.Mode, strconv.Itoa(i.PID), uptime(i, now), strconv.Itoa(i.Restarts),
-			string(i.Status), term.Percent(i.CPU), term.Bytes(i.Memory), term.Clean(i.User), watching,
+			statusWord(i), streamsCell(i), term.Percent(i.CPU), term.Bytes(i.Memory), term.Clean(i.User), watching,
 		})
 	}
 	t.Colour = func(row, column int) term.Colour {
@@ -130,7 +136,11 @@ func instanceTable(list []api.Instance, now time.Time) *term.Table {
 		case 0, 1:
 			return term.Bold
 		case columnStatus:
-			return statusColour(list[row].Status)
+			return rowColour(list[row])
+		case columnStreams:
+			if list[row].Streams == 0 {
+				return term.Faint
+			}
 		}
 		return term.None
 	}
@@ -143,6 +153,17 @@ func uptime(i api.Instance, now time.Time) string {
 		return "0"
 	}
 	return term.Uptime(now.Sub(i.Started))
+}
+
+// rowColour is of an instance's status, as statusWord says it.
+func rowColour(i api.Instance) term.Colour {
+	switch {
+	case away(i) && holding(i) > 0:
+		return term.Blue
+	case away(i):
+		return term.Yellow
+	}
+	return statusColour(i.Status)
 }
 
 func statusColour(status api.Status) term.Colour {
@@ -161,7 +182,7 @@ func statusColour(status api.Status) term.Colour {
 
 // whyLines says what the table has no room for: why an instance is not online,
 // and what else is wrong with it.
-func whyLines(i api.Instance, now time.Time) []string {
+func (s *session) whyLines(i api.Instance, now time.Time) []string {
 	var lines []string
 	switch i.Status {
 	case api.Errored:
@@ -179,14 +200,26 @@ func whyLines(i api.Instance, now time.Time) []string {
 		}
 	case api.Online, api.Launching, api.Stopping:
 	}
-	if i.Draining > 0 {
-		lines = append(lines, plural(i.Draining, "outgoing process", "outgoing processes")+" draining")
+	if away(i) {
+		lines = append(lines, cmp.Or(term.Clean(i.Reason), "gets no new connections; undo: gpm drain "+strconv.Itoa(i.ID)+" --undo"))
+	}
+	if i.Health != "" && i.Health != healthy {
+		lines = append(lines, "health: "+term.Clean(i.Health))
+	}
+	if n := leaving(i); n > 0 {
+		left := leftover{}
+		left.add(outgoing(i)...)
+		left.processes = n
+		lines = append(lines, left.line(s, now))
 	}
 	if i.LogProblem != "" {
 		lines = append(lines, term.Clean(i.LogProblem))
 	}
 	return lines
 }
+
+// healthy is the Health of an instance whose probe is answered.
+const healthy = "ok"
 
 func reason(i api.Instance) string {
 	if i.Reason != "" {
@@ -216,12 +249,12 @@ func (s *session) printMini(l api.List, now time.Time) {
 		s.out.Println(s.out.Paint(term.Bold, "+--- "+term.Clean(i.Name)))
 		for _, row := range [][2]string{
 			{"namespace", term.Clean(i.Namespace)}, {"version", cmp.Or(term.Clean(i.Version), "-")}, {"pid", strconv.Itoa(i.PID)},
-			{"pm2 id", strconv.Itoa(i.ID)}, {"status", string(i.Status)}, {"mode", i.Mode}, {"restarted", strconv.Itoa(i.Restarts)},
-			{"uptime", uptime(i, now)}, {"memory usage", term.Bytes(i.Memory)}, {"error log", i.ErrorFile}, {"watching", watching},
+			{"pm2 id", strconv.Itoa(i.ID)}, {"status", statusWord(i)}, {"mode", i.Mode}, {"restarted", strconv.Itoa(i.Restarts)},
+			{"uptime", uptime(i, now)}, {"streams", streamsCell(i)}, {"memory usage", term.Bytes(i.Memory)}, {"error log", i.ErrorFile}, {"watching", watching},
 		} {
 			s.out.Println(row[0] + " : " + row[1])
 		}
-		if why := whyLines(i, now); len(why) > 0 {
+		if why := s.whyLines(i, now); len(why) > 0 {
 			s.out.Println("reason : " + strings.Join(why, "; "))
 		}
 	}

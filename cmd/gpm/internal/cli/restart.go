@@ -7,9 +7,10 @@ func (s *session) restart() *cobra.Command {
 		Use:   "restart <target...>",
 		Short: "Stop and start apps; start what is stopped",
 		Long: `Stop and start apps; start what is stopped. gpm holds their listening sockets
-meanwhile: new connections wait, established ones end with the process. With
-gpm reload the new process serves before the old one ends. With a config file its apps get the options that the
-file says now, and those that do not run yet are started.`,
+meanwhile: new connections wait and none is refused, but streams end with their
+process, at the latest after kill_timeout; gpm reload lets them finish.
+With a config file its apps get the options that the file says now, and those
+that do not run yet are started.`,
 	}
 	v := verb{name: "restart", call: s.client.Restart, list: true, fill: true}
 	return s.actVerb(v, c, func(o *startOptions) { o.againFlags(c) })

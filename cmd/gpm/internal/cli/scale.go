@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strconv"
 	"strings"
 
@@ -14,7 +15,8 @@ func (s *session) scale() *cobra.Command {
 		Use:   "scale <app> <n|+n|-n>",
 		Short: "Change how many instances an app has",
 		Long: `Change how many instances an app has: a number, or how many more (+n) or fewer
-(-n). Up adds instances, down lets the streams of the highest numbers finish.`,
+(-n). Up adds instances. Down takes the highest numbers out of traffic, lets
+their streams finish (drain_timeout) and then stops them.`,
 		Example: "  gpm scale web 6\n  gpm scale web -2",
 		Args:    needArgs(2, "an app and a number"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,13 +31,16 @@ func (s *session) scale() *cobra.Command {
 			if err != nil {
 				return withHint("gpm scale web 4, gpm scale web +1, gpm scale web -1", "%q is not a number of instances", args[1])
 			}
-			done := s.narrate(cmd.Context())
-			res, err := s.client.Scale(cmd.Context(), api.ActRequest{Targets: args[:1], Instances: sign + strconv.FormatUint(n, 10)})
-			done()
+			v := verb{name: "scale", list: true}
+			res, err := s.wait(cmd.Context(), v, concern{words: args[:1]}, func(ctx context.Context) (api.Result, error) {
+				return s.client.Scale(ctx, api.ActRequest{Targets: args[:1], Instances: sign + strconv.FormatUint(n, 10)})
+			})
 			if err != nil {
 				return err
 			}
-			return s.report(cmd.Context(), res, verb{name: "scale", list: true})
+			err = s.report(cmd.Context(), res, v)
+			s.sayWhatDrains(cmd.Context(), res)
+			return err
 		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {

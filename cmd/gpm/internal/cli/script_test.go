@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +27,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"gpm":    func() { os.Exit(testGPM()) },
 		"atonce": func() { os.Exit(atOnce()) },
+		"ctrlc":  func() { os.Exit(ctrlC()) },
 	})
 }
 
@@ -53,7 +56,7 @@ func testGPM() int {
 		fmt.Printf("monit of %q in %s\n", target, filepath.Base(c.Home()))
 		return nil
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := UntilSignal(context.Background())
 	defer stop()
 	return Run(ctx, os.Args[1:], env)
 }
@@ -89,6 +92,39 @@ func atOnce() int {
 		}
 	}
 	return code
+}
+
+// ctrlC presses Ctrl-C when gpm says each of the texts: ctrlc <text>... -- <args...>.
+// It shows all that gpm says, and then how it ended.
+func ctrlC() int {
+	texts, args := os.Args[1:], []string(nil)
+	if at := slices.Index(texts, "--"); at >= 0 {
+		texts, args = texts[:at], texts[at+1:]
+	}
+	cmd := exec.Command(filepath.Join(binDir(), "gpm"), args...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 3
+	}
+	w.Close()
+	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		fmt.Println(lines.Text())
+		if len(texts) > 0 && strings.Contains(lines.Text(), texts[0]) {
+			texts = texts[1:]
+			cmd.Process.Signal(os.Interrupt)
+		}
+	}
+	cmd.Wait()
+	fmt.Println(cmd.ProcessState)
+	return len(texts)
 }
 
 func TestScripts(t *testing.T) {

@@ -30,7 +30,9 @@ shows its last log lines and is exit code 1. A target is, first that applies:
   a command        on PATH, or a whole command line in quotes
 
 Without a target it is the config file of the current folder. Flags win over a
-config file. gpm starts its daemon when none runs.`,
+config file. An app of a config file that runs already gets what the file says
+now; what gpm has and is called by its name is restarted. gpm starts its daemon
+when none runs.`,
 		Example: `  gpm start server.js --name api -i 4 -- --port 8080
   gpm start ./stream-server --kill-timeout 10s
   gpm start app.json --only api --env production
@@ -122,15 +124,16 @@ func (s *session) startBoth(ctx context.Context, apps []config.App, again []stri
 		if o.updateEnv {
 			r.UpdateEnv = s.environ()
 		}
-		done := s.narrate(ctx)
-		res, err := s.client.Restart(ctx, r)
-		done()
+		v := verb{name: "start"}
+		res, err := s.wait(ctx, v, concern{words: again}, func(ctx context.Context) (api.Result, error) { return s.client.Restart(ctx, r) })
 		if err != nil {
 			return err
 		}
 		all.Instances = append(all.Instances, res.Instances...)
 	}
-	return s.report(ctx, all, verb{name: "start", list: true})
+	err := s.report(ctx, all, verb{name: "start", list: true})
+	s.sayWhatDrains(ctx, all) // an app whose config has changed was rolled out
+	return err
 }
 
 // isOurs tells whether a target means what gpm has already. A word that looks

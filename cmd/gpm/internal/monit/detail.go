@@ -2,7 +2,9 @@ package monit
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/charmbracelet/x/ansi"
 
@@ -21,6 +23,8 @@ func (m *model) facts(in api.Instance) []fact {
 		{"why", clean(in.Reason, false), normal},
 		{"next try", m.nextTry(in), busy},
 		{"logs", logTrouble(in), bad},
+		{"health", healthTrouble(in), bad},
+		{"streams", m.streamsText(in), normal},
 		{"process", processText(in), normal},
 		{"listens", listensText(in), normal},
 		{"last exit", m.lastExit(in.LastExit), normal},
@@ -70,12 +74,62 @@ func processText(in api.Instance) string {
 		return ""
 	}
 	if in.Draining > 0 {
-		text += fmt.Sprintf(", %d draining", in.Draining)
+		text += fmt.Sprintf(", %d old", in.Draining)
 	}
 	if in.Watching {
 		text += ", watched"
 	}
 	return text
+}
+
+func healthTrouble(in api.Instance) string {
+	if in.Health == "ok" {
+		return ""
+	}
+	return clean(in.Health, false)
+}
+
+// streamsText is how many there are, which of them finish in old processes, and
+// how new ones are dealt out.
+func (m *model) streamsText(in api.Instance) string {
+	if in.Traffic == "" && in.Streams == 0 {
+		return ""
+	}
+	parts := []string{strconv.Itoa(in.Streams)}
+	if in.Idle > 0 {
+		parts = append(parts, fmt.Sprintf("%d idle", in.Idle))
+	}
+	if in.Queue > 0 {
+		parts = append(parts, fmt.Sprintf("%d not accepted yet", in.Queue))
+	}
+	old, until := 0, time.Time{}
+	for _, o := range in.Outgoing {
+		if o.PID == in.PID {
+			continue
+		}
+		old += o.Streams
+		if o.Deadline.After(until) {
+			until = o.Deadline
+		}
+	}
+	if old > 0 {
+		text := fmt.Sprintf("%d in old processes", old)
+		if !until.IsZero() {
+			text += " for " + duration(until.Sub(m.now)) + " at most"
+		}
+		parts = append(parts, text)
+	}
+	switch in.Traffic {
+	case api.Away:
+		parts = append(parts, "no new ones")
+	case api.Queueing:
+		parts = append(parts, "new ones wait")
+	case api.Serving:
+	}
+	if how := clean(in.Steering, false); how != "" {
+		parts = append(parts, how)
+	}
+	return strings.Join(parts, ", ")
 }
 
 func listensText(in api.Instance) string {

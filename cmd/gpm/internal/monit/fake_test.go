@@ -332,12 +332,14 @@ func fleet(now time.Time) api.List {
 			ID: i, Name: "web", Namespace: "default", Instance: i, Mode: "cluster", User: "www", Version: "2.3.1",
 			Status: api.Online, PID: 4100 + i, Generation: 2, Started: ago(26*time.Hour + 5*time.Minute), CPU: 1.5 * float64(i+1), Memory: mem,
 			Hold: "held", Listeners: []api.Listener{{Address: "0.0.0.0:8080", Listening: true}},
+			Traffic: api.Serving, Streams: 1204 * i, Steering: "least (eBPF)",
 			OutFile: "/home/www/.gpm/logs/web-out-" + strconv.Itoa(i) + ".log", ErrorFile: "/home/www/.gpm/logs/web-error-" + strconv.Itoa(i) + ".log",
 		}
 	}
 	draining := web(2, 88<<20)
 	draining.Generation, draining.Draining, draining.Restarts, draining.Started, draining.LastExit = 3, 1, 4, ago(40*time.Second), exit
 	draining.Reason = "reloaded by the user"
+	draining.Outgoing = []api.Outgoing{{PID: 4001, Generation: 2, Streams: 37, Live: 30, Oldest: ago(10 * time.Minute), Deadline: now.Add(90 * time.Second)}}
 	return api.List{
 		Host:   api.Host{CPU: 12.4, MemoryUsed: 3328599654, MemoryTotal: 16 << 30},
 		Daemon: api.Daemon{Version: "1.4.2", Protocol: 1, PID: 900, Started: ago(time.Hour), Unsaved: true},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"gpm/cmd/gpm/internal/term"
 	"gpm/supervisor/api"
 )
 
@@ -57,24 +58,8 @@ func shortStatus(s api.Status) string {
 	return clean(string(s), false)
 }
 
-// duration is d in at most six characters, its two largest units: "9s",
-// "4m10s", "3h05m", "12d04h".
-func duration(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d < 0:
-		return "0s"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < day:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d < 100*day:
-		return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
-	}
-	return fmt.Sprintf("%dd", d/day)
-}
+// duration is d in at most six characters.
+func duration(d time.Duration) string { return term.Age(d) }
 
 // until is the time that is left, rounded up: a countdown ends with "1s".
 func until(d time.Duration) string { return duration(d + time.Second - 1) }

@@ -65,6 +65,7 @@ const (
 	colState    column = "state"
 	colCPU      column = "cpu"
 	colMemory   column = "mem"
+	colStreams  column = "streams"
 	colRestarts column = "restarts"
 	colUptime   column = "uptime"
 	colPID      column = "pid"
@@ -79,12 +80,12 @@ type cell struct {
 
 // columns chooses what fits into the width; the name takes what is left, up to 40.
 func columns(width int) []cell {
-	cells := []cell{{colID, 4}, {colName, 0}, {colState, 17}, {colCPU, 6}, {colMemory, 6}, {colRestarts, 8}, {colUptime, 6}}
+	cells := []cell{{colID, 4}, {colName, 0}, {colState, 17}, {colStreams, 7}, {colCPU, 6}, {colMemory, 6}, {colRestarts, 3}, {colUptime, 6}}
 	switch {
 	case width < 56:
 		cells = []cell{{colID, 3}, {colName, 0}, {colState, 11}, {colCPU, 5}, {colMemory, 5}}
 	case width < 68:
-		cells = []cell{{colID, 3}, {colName, 0}, {colState, 11}, {colCPU, 5}, {colMemory, 5}, {colRestarts, 3}, {colUptime, 6}}
+		cells = []cell{{colID, 3}, {colName, 0}, {colState, 11}, {colStreams, 7}, {colCPU, 5}, {colMemory, 5}, {colUptime, 6}}
 	case width >= 112:
 		cells = append(cells, cell{colPID, 8}, cell{colListen, 22})
 	case width >= 92:

@@ -97,6 +97,13 @@ func (m *model) cellText(in api.Instance, c cell) (string, style) {
 		if alive {
 			return size(in.Memory), normal
 		}
+	case colStreams:
+		switch {
+		case in.Streams > 0:
+			return strconv.Itoa(in.Streams), normal
+		case alive && in.Traffic != "":
+			return "0", faint
+		}
 	case colRestarts:
 		if in.Restarts > 0 {
 			return strconv.Itoa(in.Restarts), normal
@@ -120,16 +127,30 @@ func (m *model) cellText(in api.Instance, c cell) (string, style) {
 
 func (m *model) state(in api.Instance, width int) (string, style) {
 	sign, look := m.glyphs.sign(in.Status)
-	word := clean(string(in.Status), false)
+	word := statusWord(in)
+	if in.Status == api.Online && in.Traffic == api.Away {
+		sign, look = m.glyphs.busy, busy
+	}
 	switch {
-	case in.Draining > 0 && width >= 17:
-		word += fmt.Sprintf(" +%d drain", in.Draining)
+	case in.Draining > 0 && width >= 17 && len(word) <= len("launching"):
+		word += fmt.Sprintf(" +%d old", in.Draining)
 	case in.Draining > 0:
 		word += fmt.Sprintf(" +%d", in.Draining)
-	case width < 17:
+	case width < 17 && in.Status == api.Waiting:
 		word = shortStatus(in.Status)
 	}
 	return sign + " " + word, look
+}
+
+// statusWord is the status, or how far an instance without traffic is.
+func statusWord(in api.Instance) string {
+	switch {
+	case in.Status != api.Online || in.Traffic != api.Away:
+		return clean(string(in.Status), false)
+	case in.Streams > in.Idle:
+		return "draining"
+	}
+	return "drained"
 }
 
 // listens is the addresses of an instance; one that nobody accepts on is in brackets.

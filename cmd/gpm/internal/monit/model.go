@@ -227,6 +227,9 @@ func (m *model) events(msg eventBatch) []effect {
 // eventText is an event as a sentence that names its instance once.
 func eventText(e api.Event) string {
 	text, who := clean(e.Message, false), clean(e.App, false)
+	if e.Progress != nil {
+		text = progressText(*e.Progress)
+	}
 	if text == "" {
 		text = clean(e.Kind, false)
 	}
@@ -237,6 +240,21 @@ func eventText(e api.Event) string {
 		who = fmt.Sprintf("%s-%d", who, e.Instance)
 	}
 	return who + ": " + text
+}
+
+// progressText is "2/4 ready, 37 streams draining, waiting: pause 10s".
+func progressText(p api.Progress) string {
+	var parts []string
+	if p.Total > 0 {
+		parts = append(parts, fmt.Sprintf("%d/%d ready", p.Ready, p.Total))
+	}
+	if p.Draining > 0 {
+		parts = append(parts, plural(p.Streams, "stream")+" draining")
+	}
+	if p.Waiting != "" {
+		parts = append(parts, "waiting: "+clean(p.Waiting, false))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // askList keeps one call in flight; what happens meanwhile makes another one.

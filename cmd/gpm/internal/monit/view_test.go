@@ -78,6 +78,20 @@ func TestScreens(t *testing.T) {
 		{"list-40x9", 40, 9, func(*model) {}},
 		{"waiting-80x24", 80, 24, func(m *model) { press(m, "G") }},
 		{"logs-80x24", 80, 24, func(m *model) { press(m, "tab", "k", "k", "w", "k") }},
+		{"drain-80x24", 80, 24, func(m *model) {
+			press(m, "j", "j", "j", "j")
+			for i, idle := range []int{1, 5} {
+				in := &m.list.Instances[i]
+				in.Traffic, in.Streams, in.Idle, in.Health = api.Away, 5, idle, "3 of 3 failed: GET /healthz: 503"
+			}
+			m.arrange()
+			m.update(start, eventBatch{no: m.link.no, events: []api.Event{{Kind: "rollout", App: "web", ID: -1, Instance: -1,
+				Progress: &api.Progress{Ready: 2, Total: 3, Draining: 1, Streams: 37, Waiting: "pause 10s"}}}})
+		}},
+		{"drain-60x15", 60, 15, func(m *model) {
+			m.list.Instances[0].Traffic = api.Away
+			m.arrange()
+		}},
 		{"whole-80x24", 80, 24, func(m *model) {
 			press(m, "j", "j", "j", "a")
 			giveLines(m, 0, 30)

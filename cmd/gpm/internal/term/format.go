@@ -50,6 +50,25 @@ func Wait(d time.Duration) string {
 	return fmt.Sprintf("%d h", d.Round(time.Hour)/time.Hour)
 }
 
+// Age is a duration in at most six characters, its two largest units: "9s",
+// "4m10s", "3h05m", "12d04h".
+func Age(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < 0:
+		return "0s"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	case d < day:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d < 100*day:
+		return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
+	}
+	return fmt.Sprintf("%dd", d/day)
+}
+
 // Percent is a share as PM2 writes it: "0%", "3.4%", "120%".
 func Percent(v float64) string {
 	if v >= 10 || v < 0.05 {

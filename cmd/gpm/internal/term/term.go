@@ -15,9 +15,12 @@ import (
 
 // Output is where text goes and what may be done to it there.
 type Output struct {
-	w      io.Writer
-	width  int
-	colour bool
+	w       io.Writer
+	width   int
+	fixed   bool // by COLUMNS
+	colour  bool
+	rewrite bool
+	status  string // the line that Status shows
 }
 
 // NewOutput looks at w: text is coloured only on a terminal, and neither with
@@ -30,10 +33,11 @@ func NewOutput(w io.Writer, getenv func(string) string) *Output {
 		if n, _, err := xterm.GetSize(int(f.Fd())); err == nil && n > 0 {
 			o.width = n
 		}
-		o.colour = getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"
+		o.rewrite = getenv("TERM") != "dumb"
+		o.colour = o.rewrite && getenv("NO_COLOR") == ""
 	}
 	if n, err := strconv.Atoi(getenv("COLUMNS")); err == nil && n > 0 {
-		o.width = n
+		o.width, o.fixed = n, true
 	}
 	return o
 }
@@ -44,6 +48,46 @@ func (o *Output) Width() int { return o.width }
 
 // Plain switches colours off.
 func (o *Output) Plain() { o.colour = false }
+
+// CanRewrite tells whether Status works: on a terminal that can erase a line.
+func (o *Output) CanRewrite() bool { return o.rewrite }
+
+// Room is the number of columns that Status has.
+func (o *Output) Room() int {
+	// A terminal that became narrower would wrap the line, and only the last
+	// part of it could be erased.
+	if f, ok := o.w.(*os.File); ok && !o.fixed {
+		if n, _, err := xterm.GetSize(int(f.Fd())); err == nil && n > 0 {
+			o.width = n
+		}
+	}
+	return max(o.width-1, 1) // the last column is the cursor's
+}
+
+// Status shows text as the last line of the terminal in place of the one it
+// showed before; "" takes that away. Nothing else may be written meanwhile but
+// by Above. It does nothing where it is not CanRewrite.
+func (o *Output) Status(text string) {
+	if !o.rewrite {
+		return
+	}
+	if text = Cut(text, o.Room()); text == o.status {
+		return
+	}
+	o.status = text
+	io.WriteString(o.w, eraseLine+text)
+}
+
+// Above prints a line above the status line.
+func (o *Output) Above(text string) {
+	below := o.status
+	o.Status("")
+	o.Println(text)
+	o.Status(below)
+}
+
+// eraseLine goes to the first column and erases to the end of the line.
+const eraseLine = "\r\x1b[K"
 
 // Write makes Output an io.Writer.
 func (o *Output) Write(p []byte) (int, error) { return o.w.Write(p) }

@@ -151,3 +151,21 @@ func TestLongTextGivesWayBeforeColumns(t *testing.T) {
 		t.Errorf("got\n%s", b.String())
 	}
 }
+
+func TestStatusIsOneLine(t *testing.T) {
+	var b bytes.Buffer
+	o := &Output{w: &b, width: 10}
+	o.Status("nothing without a terminal")
+	if b.Len() > 0 {
+		t.Errorf("got %q", b.String())
+	}
+	o.rewrite = true
+	o.Status("one")
+	o.Status("one")
+	o.Above("done")
+	o.Status("a line that is too long")
+	o.Status("")
+	if want := "\r\x1b[Kone\r\x1b[Kdone\n\r\x1b[Kone\r\x1b[Ka line t…\r\x1b[K"; b.String() != want {
+		t.Errorf("got  %q\nwant %q", b.String(), want)
+	}
+}

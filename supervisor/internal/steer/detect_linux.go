@@ -1,0 +1,94 @@
+package steer
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Detect finds the best mode of this machine, and says why it is not a better
+// one; "" if there is none better. GPM_STEER=ebpf|cbpf|none in the environment
+// asks for less. Where eBPF is not allowed it reads all of /proc/kallsyms (some
+// 100 ms): call it once.
+func Detect() (Mode, string) {
+	ask := os.Getenv("GPM_STEER")
+	switch Mode(ask) {
+	case None:
+		return None, "GPM_STEER=none"
+	case CBPF:
+		return detectClassic("GPM_STEER=cbpf")
+	}
+	why := ""
+	if ask != "" && Mode(ask) != EBPF {
+		why = fmt.Sprintf("GPM_STEER=%q is ignored: it may be ebpf, cbpf or none", ask)
+	}
+	err := tryEBPF()
+	if err == nil {
+		return EBPF, why
+	}
+	if why != "" {
+		why += "; "
+	}
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return detectClassic(why + "eBPF needs root or CAP_BPF and CAP_NET_ADMIN")
+	}
+	return detectClassic(fmt.Sprintf("%seBPF does not work here (%v)", why, err))
+}
+
+// tryEBPF loads what a group needs: only that tells what capabilities,
+// lockdown, a container and the kernel's verifier make of it.
+func tryEBPF() error {
+	err := loadAndClose()
+	var limit unix.Rlimit
+	if !errors.Is(err, unix.EPERM) || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil {
+		return err
+	}
+	// Before 5.11 maps are charged to RLIMIT_MEMLOCK, which is 64 KiB.
+	limit.Cur, limit.Max = unix.RLIM_INFINITY, unix.RLIM_INFINITY
+	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil {
+		return err
+	}
+	return loadAndClose()
+}
+
+func loadAndClose() error {
+	s, err := newSlots()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	p, err := newProgram(s, bounds[0])
+	if err != nil {
+		return err
+	}
+	return p.Close()
+}
+
+func detectClassic(why string) (Mode, string) {
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return None, fmt.Sprintf("%s; whether classic programs are safe here cannot be known (%v)", why, err)
+	}
+	defer f.Close()
+	if !freesLate(f) {
+		return None, why + "; on this kernel the exchange of classic programs may panic the host (it lacks \"bpf: Free reuseport cBPF prog after RCU grace period\")"
+	}
+	return CBPF, why
+}
+
+// freesLate looks for the function that commit 18fc650ccd7f added. Anybody may
+// read the names; addresses are zero for most.
+func freesLate(kallsyms io.Reader) bool {
+	lines := bufio.NewScanner(kallsyms)
+	for lines.Scan() {
+		if strings.HasSuffix(lines.Text(), " sk_reuseport_prog_free_rcu") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,79 @@
+package steer
+
+import "golang.org/x/net/bpf"
+
+// netOff is SKF_NET_OFF of linux/filter.h: offsets from the IP header.
+const netOff = 0xfff00000
+
+// nobody is an index beyond any group: the kernel then takes its own hash.
+const nobody = 1 << 30
+
+// maxIndex bounds the sources of classic programs: 127.77.0.index.
+const maxIndex = 256
+
+// part is the share of one index in a classic program.
+type part struct{ index, weight int }
+
+// filter is the classic program of a group. Connections from 127.77.0.x go to
+// index x whatever the parts say. Nothing to share means the kernel's hash: a
+// classic program cannot refuse.
+func filter(p Policy, parts []part) []bpf.Instruction {
+	total := 0
+	for _, x := range parts {
+		total += x.weight
+	}
+	prog := fromSource()
+	switch {
+	case total == 0:
+		return append(prog, bpf.RetConstant{Val: nobody})
+	case p == Hash:
+		prog = append(prog, flow()...)
+	default:
+		prog = append(prog, bpf.LoadExtension{Num: bpf.ExtRand})
+	}
+	prog = append(prog, bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(total)})
+	below := 0
+	for _, x := range parts {
+		below += x.weight
+		prog = append(prog, bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: uint32(below), SkipTrue: 1},
+			bpf.RetConstant{Val: uint32(x.index)})
+	}
+	return append(prog, bpf.RetConstant{Val: nobody}) // unreachable
+}
+
+func fromSource() []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: netOff, Size: 1}, // IP version
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 4, SkipFalse: 5},
+		bpf.LoadAbsolute{Off: netOff + 12, Size: 4}, // source address
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xffffff00},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x7f4d0000, SkipFalse: 2}, // 127.77.0.0/24
+		bpf.LoadAbsolute{Off: netOff + 15, Size: 1},
+		bpf.RetA{},
+	}
+}
+
+// flow hashes source address and ports. SKF_AD_RXHASH would be shorter, but is 0
+// on the loopback device.
+func flow() []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: netOff, Size: 1},
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 4, SkipFalse: 4},
+		bpf.LoadAbsolute{Off: netOff + 12, Size: 4},
+		bpf.StoreScratch{Src: bpf.RegA, N: 0},
+		bpf.LoadAbsolute{Off: netOff + 20, Size: 4}, // ports of TCP
+		bpf.Jump{Skip: 3},
+		bpf.LoadAbsolute{Off: netOff + 20, Size: 4}, // IPv6: the last word of the source
+		bpf.StoreScratch{Src: bpf.RegA, N: 0},
+		bpf.LoadAbsolute{Off: netOff + 40, Size: 4},
+		bpf.LoadScratch{Dst: bpf.RegX, N: 0},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x9e3779b1},
+		bpf.ALUOpX{Op: bpf.ALUOpXor},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: 0x85ebca6b},
+		bpf.TAX{},
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 15},
+		bpf.ALUOpX{Op: bpf.ALUOpXor},
+	}
+}

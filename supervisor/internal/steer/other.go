@@ -1,0 +1,14 @@
+//go:build !linux
+
+package steer
+
+import "os"
+
+// Detect finds nothing here.
+func Detect() (Mode, string) { return None, "connections can only be steered on Linux" }
+
+func newGroup(Mode, Policy, map[string]*os.File, func(error)) (group, error) {
+	return nil, ErrUnsupported
+}
+
+func detach(*os.File) error { return nil }
