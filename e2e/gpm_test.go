@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,10 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if given := flag.Lookup("test.parallel"); given.Value.String() == given.DefValue {
+		// They wait for processes, and for streams to end, far more than they compute.
+		_ = given.Value.Set(strconv.Itoa(max(4, runtime.GOMAXPROCS(0))))
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "gpm-e2e")
 		if err != nil {

@@ -18,14 +18,14 @@ type process struct {
 	begun   time.Time
 	ready   bool
 	known   readiness
-	ending  bool      // the stop ladder has begun, or will when it is spawned
-	told    bool      // the ladder's signal was sent
-	asked   time.Time // when; unknown if by an earlier daemon
-	stuck   bool      // we said that it does not go away
-	why     string    // why gpm ends it, if it is the process's fault
-	fatal   string    // last refusal it got, such as a taken port
-	dead    bool      // its end is news on the way, from before this daemon
-	gone    *Exit     // it ended before we heard that it was spawned
+	ending  bool          // the stop ladder has begun, or will when it is spawned
+	told    bool          // the ladder's signal was sent
+	grace   time.Duration // between the signal and SIGKILL
+	stuck   bool          // we said that it does not go away
+	why     string        // why gpm ends it, if it is the process's fault
+	fatal   string        // last refusal it got, such as a taken port
+	dead    bool          // its end is news on the way, from before this daemon
+	gone    *Exit         // it ended before we heard that it was spawned
 	waiting chan<- Outcome
 
 	traffic  Traffic
@@ -215,14 +215,14 @@ func (in *instance) ladder(p *process) {
 		return // arrive comes back here
 	}
 	in.alarms.forget(p.gen)
-	p.asked = time.Now()
 	if !p.told { // by the daemon before this one; a second signal would cut its drain short
 		p.told = true
 		if err := p.p.Signal(p.app.KillSignal); err != nil {
 			in.event("stop", fmt.Sprintf("send %s to pid %d: %v", p.app.KillSignal, p.pid(), err))
 		}
 	}
-	in.alarms.set(alarmKill, p.gen, p.patience())
+	p.grace = p.patience()
+	in.alarms.set(alarmKill, p.gen, p.grace)
 }
 
 // lookAfter sets the clocks of a process that is ready.
@@ -259,7 +259,7 @@ func (in *instance) ring(a alarm) {
 	case a.kind == alarmProbe:
 		in.check(p)
 	case a.kind == alarmKill:
-		in.event("stop", fmt.Sprintf("pid %d did not end within %s, sending SIGKILL", p.pid(), time.Since(p.asked).Round(time.Millisecond)))
+		in.event("stop", fmt.Sprintf("pid %d did not end within %s, sending SIGKILL", p.pid(), p.grace.Round(time.Millisecond)))
 		in.kill(p)
 	case a.kind == alarmLost:
 		in.lost(p)

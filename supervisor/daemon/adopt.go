@@ -121,12 +121,12 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 	owner := h.ownerLocked(p)
 	h.mu.Unlock()
 	open := openSockets(tree)
-	if c.Exit != nil || !h.identity(p).Alive() { // nobody knows any more: all, until it is buried
-		open = nil
+	dead := c.Exit != nil || !h.identity(p).Alive() // else open is all that it has
+	if !dead { // what the dead had is free for who comes next
+		h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
 	}
-	h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
 	p.marked = d.inventory.Files[born.told()] != nil
-	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: p.marked, Dead: c.Exit != nil, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
+	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: p.marked, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
 		h.mu.Lock()
 		p.app = app
 		h.mu.Unlock()
