@@ -202,8 +202,8 @@ func alike(a, b *config.App) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// seat gives a standby the place of a launch: its logs, its facts, its
-// listeners. Its bind() is answered last: then it serves.
+// seat gives a standby the place of a launch: its facts, its listeners, its
+// logs. Its bind() is answered before its logs move, because clients wait.
 func (h *hands) seat(p *process, l supervisor.Launch) (*supervisor.Process, error) {
 	<-p.attached
 	h.mu.Lock()
@@ -215,13 +215,13 @@ func (h *hands) seat(p *process, l supervisor.Launch) (*supervisor.Process, erro
 	p.place, p.id = place{l.App.Name, l.Index, l.Gen}, l.ID
 	h.procs[p.place] = p
 	h.mu.Unlock()
-	h.rehome(p)
 	p.line.seat(l.Report)
 	for _, a := range h.holder.Ungate(p.tag()) {
 		if err := h.link.Answer(a.Trap, a.Verdict); err != nil && !errors.Is(err, syscall.ENOENT) {
 			return nil, err
 		}
 	}
+	h.rehome(p)
 	return h.handle(p, time.Now()), nil
 }
 
