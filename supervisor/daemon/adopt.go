@@ -73,7 +73,7 @@ func seatOf(r *supervisor.Record, born place) place {
 
 // wanted tells whether a record speaks of that place.
 func wanted(r *supervisor.Record, index int) bool {
-	return r != nil && (index < r.App.Instances ||
+	return r != nil && index >= 0 && (index < r.App.Instances ||
 		slices.ContainsFunc(r.Instances, func(ir supervisor.InstanceRecord) bool { return ir.Index == index }))
 }
 
