@@ -122,7 +122,7 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 	h.mu.Unlock()
 	open := openSockets(tree)
 	dead := c.Exit != nil || !h.identity(p).Alive() // else open is all that it has
-	if !dead { // what the dead had is free for who comes next
+	if !dead {                                      // what the dead had is free for who comes next
 		h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
 	}
 	p.marked = d.inventory.Files[born.told()] != nil
