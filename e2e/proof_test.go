@@ -74,9 +74,10 @@ func TestTheProofItself(t *testing.T) {
 			}
 
 			var w wound
-			o.Duration, o.Timeout = 0, 2*time.Second
+			o = s.load(port, 300)
+			o.Timeout = 2 * time.Second
 			l = g.underLoad(o, func() {
-				wait(t, "it has a few connections", func() bool { return len(accepted(t, tree(pid))) > s.held+1 })
+				wait(t, "it has a few connections", func() bool { return len(accepted(t, tree(pid))) > s.held+3 })
 				w = behead(t, pid)
 				wait(t, "it is dead", func() bool { return !alive(pid) })
 			})

@@ -115,8 +115,9 @@ func (in *instance) reattach(was InstanceRecord, survivors []Survivor) {
 // moments of the daemon before.
 func (in *instance) take(s Survivor, was InstanceRecord) (early []genFact) {
 	p := &process{app: in.app, gen: s.Gen}
-	// That it has to listen is not asked of it: it may have, and the news died
-	// with the daemon. One that serves must not be killed for that.
+	// Of one that has a listener it is not asked that it listens: it may have, and
+	// the news died with the daemon. One that serves must not be killed for that.
+	p.known.Expected = in.expects(in.app) && !s.Bound
 	if s.Gen > was.Gen { // ordered after the record was written, so somebody wanted it
 		in.gen, in.wanted = s.Gen, true
 	}

@@ -152,7 +152,7 @@ func (m *machine) boot() {
 	var left []Survivor
 	for _, p := range m.procs {
 		if p.alive || !p.known {
-			left = append(left, Survivor{App: p.l.App.Name, Index: p.l.Index, Gen: p.l.Gen, Dead: !p.alive, Told: len(p.signals) > 0, Attach: p.attach(d)})
+			left = append(left, Survivor{App: p.l.App.Name, Index: p.l.Index, Gen: p.l.Gen, Dead: !p.alive, Bound: p.life.listens > 0 && time.Since(p.started) >= p.life.listens, Told: len(p.signals) > 0, Attach: p.attach(d)})
 		}
 	}
 	m.mu.Unlock()

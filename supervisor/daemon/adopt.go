@@ -125,8 +125,9 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 	if !dead {                                      // what the dead had is free for who comes next
 		h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
 	}
+	bound := open == nil || slices.ContainsFunc(h.holder.Listeners(at.App, at.Index), func(l sock.Listener) bool { return open[l.Inode] })
 	p.marked = d.inventory.Files[born.told()] != nil
-	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: p.marked, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
+	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: p.marked, Bound: bound, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
 		h.mu.Lock()
 		p.app = app
 		h.mu.Unlock()

@@ -78,8 +78,8 @@ func (h *hands) handle(p *process, started time.Time) *supervisor.Process {
 			if err != nil {
 				return err
 			}
-			h.mark(p)
 			_, err = p.tree.Signal(sig)
+			h.mark(p)
 			return err
 		},
 		Kill: func() error {
@@ -95,9 +95,10 @@ func (h *hands) handle(p *process, started time.Time) *supervisor.Process {
 	}
 }
 
-// mark has the keeper remember that a process is told to end, before it is: the
-// record is on disk only milliseconds later, and a daemon that comes in between
-// would tell it again.
+// mark has the keeper remember that a process was told to end: the record is on
+// disk only milliseconds later, and a daemon that comes in between would tell it
+// again. Before the signal would be worse: a daemon that dies between the two
+// would leave a process that nobody tells.
 func (h *hands) mark(p *process) {
 	f, err := os.Open(os.DevNull)
 	if err == nil {
