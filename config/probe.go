@@ -42,7 +42,7 @@ func probeKeys() []Key {
 		},
 		{
 			Name: "hang_timeout", Group: groupProbes, Type: typeDuration, Default: "30000", Origin: FromGPM,
-			Doc: "A process hangs when connections wait for so long, it accepts none of them and sends no data on any other; it is then taken out of traffic and replaced, without a probe. `0` is never.",
+			Doc: "A process hangs when connections wait for so long, it accepts none of them and sends no data on any other; it is then taken out of traffic and replaced, without a probe. It is looked at once a second. `0` is never.",
 			set: wantDuration(0, func(a *App) *Duration { return &a.HangTimeout }),
 		},
 	}

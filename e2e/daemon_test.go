@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -286,4 +287,58 @@ func TestAnybodyMayDieAgain(t *testing.T) {
 		}
 		n = is
 	}
+}
+
+// Standbys do not outlive a keeper that was killed: nobody could give them a
+// place any more. There are new ones, and nothing is left over.
+func TestStandbysAfterTheDeathOfTheKeeper(t *testing.T) {
+	t.Parallel()
+	for _, who := range []string{"keeper", "both", "daemon"} {
+		t.Run(who, func(t *testing.T) {
+			g := newGPM(t)
+			_, app := g.moody(1, keys{"standby": 2})
+			g.ok("start", g.conf(app))
+			g.until("two wait", func() bool { return g.online("m", 1)[0].Standby == 2 })
+			was := g.boots()
+			if who != "keeper" {
+				kill9(t, g.pid("gpm.pid"))
+			}
+			if who != "daemon" {
+				kill9(t, g.pid("keeper.pid"))
+			}
+			g.until("a daemon answers", func() bool { return g.run("list").code == 0 })
+			serves := g.online("m", 1)[0].PID
+			g.until("two others wait", func() bool { return g.online("m", 1)[0].Standby == 2 })
+			g.until("the old ones are gone", func() bool {
+				return !slices.ContainsFunc(was, func(pid int) bool { return pid != serves && alive(pid) })
+			})
+			all := g.boots()
+			g.ok("delete", "m")
+			g.until("nothing is left", func() bool { return !slices.ContainsFunc(all, alive) })
+		})
+	}
+}
+
+// The listener of an app that a shell or npm starts is in a child of the process
+// that gpm started; both deaths at once do not hide it.
+func TestAShellsChildAfterBothDeaths(t *testing.T) {
+	t.Parallel()
+	g := newGPM(t)
+	port := freePort(t)
+	script := g.write("server.js", fmt.Sprintf("require('http').createServer((q, r) => r.end('ok')).listen(%d)", port))
+	g.ok("start", g.conf(keys{"name": "sh", "script": "node " + script + "; true", "instances": 2}))
+	list := g.online("sh", 2)
+	keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
+	kill9(t, daemon)
+	kill9(t, keeper)
+	g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+	g.ok("list")
+	for _, in := range g.online("sh", 2) {
+		if len(in.Listeners) == 0 {
+			t.Errorf("nothing is held for instance %d", in.Instance)
+		}
+	}
+	kill9(t, list[0].PID)
+	g.until("the dead one is back", func() bool { in := g.instance("sh", 0); return in.PID != list[0].PID && in.Status == api.Online })
+	g.ok("reload", "sh")
 }

@@ -16,6 +16,7 @@ const (
 	alarmRetire alarmKind = "retire" // a disk had its time to take the record of a takeover
 	alarmDue    alarmKind = "due"    // the restart is due (alarm of the instance)
 	alarmDrain  alarmKind = "drain"  // the time for a process's streams is over
+	alarmLack   alarmKind = "lack"   // it had its time to listen on all that its predecessor did
 	alarmProbe  alarmKind = "probe"  // the next check of a process is due
 	alarmQueue  alarmKind = "queue"  // connections have waited long enough (alarm of the instance)
 	alarmTail   alarmKind = "tail"   // the last lines had their time

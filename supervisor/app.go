@@ -48,6 +48,7 @@ type app struct {
 	clock    *time.Timer
 	tick     time.Time // when cron_restart is next due; zero: never
 	fed      time.Time // no rollout for memory before
+	failed   time.Time // none for what is sick before this
 }
 
 // order is a verb for an app. indices nil means all of its instances. replies
@@ -88,6 +89,7 @@ const (
 	doMemory   trigger = "memory"
 	doRegister trigger = "register"
 	doAbort    trigger = "abort"
+	doHeal     trigger = "heal"
 )
 
 func newApp(s *Supervisor, spec *config.App) *app {
@@ -146,6 +148,7 @@ func (a *app) run() {
 	defer a.pulse.Stop()
 	a.watch()
 	a.wind(time.Now())
+	a.reserve()
 	for !a.leaving {
 		select {
 		case o := <-a.orders:
@@ -186,6 +189,8 @@ func (a *app) obey(o order) {
 		return
 	case doMemory:
 		a.memory(o)
+	case doHeal:
+		a.heal(o)
 	case doScale:
 		a.scale(o)
 	case doRegister:
@@ -239,6 +244,14 @@ func (a *app) memory(o order) {
 	}
 	a.fed = now.Add(memoryPause)
 	a.roll(a.chosen(o.indices), order{auto: true, reason: o.reason})
+}
+
+// heal replaces an instance that is sick, unless a rollout runs (it is asked for
+// again) or the last one has just failed.
+func (a *app) heal(o order) {
+	if a.rollout == nil && !time.Now().Before(a.failed) {
+		a.roll(a.chosen(o.indices), order{auto: true, reason: o.reason})
+	}
 }
 
 func (a *app) chosen(indices []int) []*instance {
@@ -304,6 +317,7 @@ func (a *app) place(index int) *instance {
 		}
 	}
 	in := a.board.place(a, index)
+	in.listens = a.board.listens(a) // as its siblings do
 	go in.run(nil)
 	return in
 }

@@ -120,7 +120,7 @@ func (s *Supervisor) publisher(a *app) func(Snapshot, []Event) {
 				e.places[snap.Index] = snap
 				s.save(b, e)
 				if snap.Sick != "" && snap.State == Online && snap.App.Autorestart { // offered again with its next news
-					e.app.offer(order{do: doMemory, indices: []int{snap.Index}, reason: snap.Sick})
+					e.app.offer(order{do: doHeal, indices: []int{snap.Index}, reason: snap.Sick})
 				}
 				return
 			}
@@ -247,6 +247,19 @@ func (s *Supervisor) Counted(by map[int]map[int]Count) {
 			}
 		}
 	})
+}
+
+// listens tells whether an instance of an app has listened. Those of another
+// program count as well: respec comes with a rollout or a restart of them.
+func (s *Supervisor) listens(a *app) (yes bool) {
+	s.do(func(b *board) {
+		if e := b.entries[a.name]; e != nil {
+			for _, p := range e.places {
+				yes = yes || p.Listens && p.State == Online
+			}
+		}
+	})
+	return yes
 }
 
 // outgoing is how many processes of an app are on their way out, and how long

@@ -105,7 +105,11 @@ func (in *instance) dropCandidate(why string) {
 func (in *instance) candidateDied(e Exit) {
 	p := in.next
 	in.next = nil
-	in.failReload(p, "the new process "+e.Sentence())
+	why := "the new process " + e.Sentence()
+	if e.Spawnless {
+		why = "the new process could not be started: " + e.Sentence()
+	}
+	in.failReload(p, why)
 }
 
 // failReload leaves everything as it was, and answers once the last lines of

@@ -549,3 +549,53 @@ func TestQueueTimeout(t *testing.T) {
 		m.wantState("web", 0, Online)
 	})
 }
+
+// An app that comes to its ports one after the other is ready when it has those
+// of its predecessor; a version without one of them is, too, some time later.
+func TestASecondPortIsWaitedFor(t *testing.T) {
+	bubble(t, func(m *machine) {
+		two := server
+		two.second = 3 * time.Second
+		m.will(two)
+		allOK(t, m.start(webApp("web", 1)), 1)
+		pass(5 * time.Second)
+		allOK(t, m.act(Reload, "web"), 1) // it was online before it had both, so this one need not
+		pass(5 * time.Second)
+		began := time.Now()
+		allOK(t, m.act(Reload, "web"), 1)
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("took %s, want the time of its second port", took)
+		}
+		m.will(server)
+		began = time.Now()
+		allOK(t, m.act(Reload, "web"), 1)
+		if took := time.Since(began); took != server.listens+4*time.Second { // half of listen_timeout
+			t.Errorf("took %s without the second port", took)
+		}
+	})
+}
+
+// What waits in the queue of a process that hangs does not wait for its drain.
+func TestDrainOfAHungProcess(t *testing.T) {
+	bubble(t, func(m *machine) {
+		l := busy
+		l.queue = 4
+		m.will(l)
+		app := patient(1)
+		app.HangTimeout = config.Duration(30 * time.Second)
+		allOK(t, m.start(app), 1)
+		allOK(t, m.act(Reload, "web"), 1)
+		pass(time.Second)
+		hung := m.procs[0]
+		hung.report(Fact{Kind: Stalled, Stalled: 10 * time.Second, Count: Count{Queue: 4}})
+		pass(time.Second)
+		if got := hung.got(); len(got) != 0 {
+			t.Fatalf("got %v too early", got)
+		}
+		hung.report(Fact{Kind: Stalled, Stalled: 30 * time.Second, Count: Count{Queue: 4}})
+		pass(time.Second)
+		if got := hung.got(); !slices.Equal(got, []string{"SIGINT"}) {
+			t.Errorf("got %v", got)
+		}
+	})
+}

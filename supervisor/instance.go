@@ -46,6 +46,7 @@ type instance struct {
 	saving   bool       // a goroutine waits for a record of ours to be on disk
 	died     death      // the last of the current processes that died
 	fine     bool       // while Stopped: the last process ended as it was meant to
+	heard    []string   // the addresses that the last ready process listened on
 	listens  bool       // some generation called listen(), so the next one has to
 	restarts int
 	streak   streak

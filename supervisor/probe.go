@@ -107,12 +107,16 @@ func (in *instance) health() string {
 // nothing was sent for d.
 func (in *instance) stalled(f genFact) {
 	p := in.find(f.gen)
-	if p == nil || p != in.cur {
+	if p == nil {
 		return
 	}
 	limit := p.app.HangTimeout.D()
 	switch {
 	case limit <= 0:
+	case p.draining() && f.Stalled >= limit: // nothing of it will ever finish, and who waits is better off elsewhere
+		in.event("drain", fmt.Sprintf("pid %d hangs: its drain is over, %s", p.pid(), waits(f.Count.Queue)))
+		in.ladder(p)
+	case p != in.cur:
 	case f.Stalled >= limit:
 		in.ail(p, fmt.Sprintf("it hangs: %s for %s, none was accepted and nothing was sent", waits(f.Count.Queue), f.Stalled.Round(time.Second)))
 	case f.Stalled == 0 && p.failures == 0:

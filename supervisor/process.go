@@ -24,6 +24,8 @@ type process struct {
 	stuck   bool          // we said that it does not go away
 	why     string        // why gpm ends it, if it is the process's fault
 	fatal   string        // last refusal it got, such as a taken port
+	heard   []string      // addresses that it listens on
+	waited  bool          // for those of its predecessor
 	dead    bool          // its end is news on the way, from before this daemon
 	gone    *Exit         // it ended before we heard that it was spawned
 	waiting chan<- Outcome
@@ -120,7 +122,7 @@ func (in *instance) learn(f genFact) {
 	}
 	switch f.Kind {
 	case Listening:
-		p.known.Listening = true
+		in.hears(p, f.Text)
 		in.event("listen", "listens on "+f.Text)
 		in.consider(p)
 	case Told:
@@ -141,6 +143,24 @@ func (in *instance) learn(f genFact) {
 	}
 }
 
+// hears takes note of an address that a process listens on. An app that has
+// several may come to them one after the other: until it has those of its
+// predecessor, clients of the others would find nobody, once that one is gone.
+// It gets some time for that, not for ever: it may be a version without them.
+func (in *instance) hears(p *process, addr string) {
+	if !slices.Contains(p.heard, addr) {
+		p.heard = append(p.heard, addr)
+	}
+	if p.ready && p == in.cur {
+		in.heard = p.heard
+	}
+	if !p.known.Listening && p.known.Expected {
+		in.alarms.set(alarmLack, p.gen, min(lackTime, p.app.ListenTimeout.D()/2))
+	}
+	p.known.Listening = true
+	p.known.Lacking = p.known.Expected && !p.waited && slices.ContainsFunc(in.heard, func(a string) bool { return !slices.Contains(p.heard, a) })
+}
+
 // consider moves a process on that may have become ready.
 func (in *instance) consider(p *process) {
 	if p.known.Listening && p == in.cur {
@@ -152,6 +172,7 @@ func (in *instance) consider(p *process) {
 	in.alarms.forget(p.gen)
 	in.lookAfter(p)
 	p.fatal = "" // it got over it
+	in.heard = p.heard
 	switch p {
 	case in.cur:
 		in.fire(onReady, "")
@@ -256,6 +277,9 @@ func (in *instance) ring(a alarm) {
 		in.retire(p.gen)
 	case a.kind == alarmDrain:
 		in.drainOver(p)
+	case a.kind == alarmLack:
+		p.waited, p.known.Lacking = true, false
+		in.consider(p)
 	case a.kind == alarmProbe:
 		in.check(p)
 	case a.kind == alarmKill:

@@ -81,9 +81,10 @@ type Survivor struct {
 	App   string
 	Index int
 	Gen   int
-	Told  bool // it was told to end: the record may not say so yet
-	Bound bool // it has a held listener, or may have
-	Dead  bool // its end is among the facts that follow
+	Told  bool     // it was told to end: the record may not say so yet
+	Heard []string // the addresses of its held listeners
+	Bound bool     // it has a held listener, or may have
+	Dead  bool     // its end is among the facts that follow
 	// Attach hands the process over, never nil, from a goroutine of its own;
 	// facts about it go to report from now on, those that were missed first.
 	Attach func(app *config.App, report func(Fact)) *Process

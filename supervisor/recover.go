@@ -129,7 +129,10 @@ func (in *instance) take(s Survivor, was InstanceRecord) (early []genFact) {
 	if s.Told {
 		p.told, p.ending = true, true
 	}
-	p.dead = s.Dead
+	p.dead, p.heard = s.Dead, s.Heard
+	if p.ready && role == Current {
+		in.heard = s.Heard
+	}
 	p.p, early = in.attach(s)
 	p.begun = p.p.Started
 	switch {

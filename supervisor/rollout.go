@@ -155,6 +155,7 @@ func (a *app) rolledOut() {
 	well := r.failed == ""
 	if !well {
 		a.fed = time.Now().Add(memoryAgain)
+		a.failed = a.fed
 	}
 	a.progress(true)
 	a.rollout = nil

@@ -17,6 +17,7 @@ const (
 	parkAfter     = time.Second      // a wait longer than this must not hold up clients whom others could serve
 	stableAfter   = 30 * time.Second // this long alive, and earlier deaths are forgotten
 	settleTime    = time.Second      // a process that owns no port is ready when it has lived this long
+	lackTime      = 10 * time.Second // for the other addresses of its predecessor, after the first one
 	killDeadline  = 10 * time.Second // after SIGKILL, before we say that it is still alive
 	spawnTime     = time.Minute      // for the world to spawn a process or to say why not
 	spawnDeadline = 70 * time.Second // before we say that it does neither
@@ -104,6 +105,7 @@ func grow(last, first time.Duration) time.Duration {
 // readiness is what is known of a process that is not ready yet.
 type readiness struct {
 	Listening bool // it called listen() on a port of its own
+	Lacking   bool // its predecessor listened on more addresses, and there is time for them yet
 	Told      bool // it said so itself (IPC 'ready', READY=1)
 	Settled   bool // it has lived for settleTime
 	Expected  bool // an earlier generation listened, so this one has to
@@ -115,8 +117,10 @@ func (r readiness) ready(app *config.App) bool {
 	switch {
 	case app.WaitReady && !r.Told, app.Ready != nil && !r.Probed:
 		return false
-	case app.WaitReady, app.Ready != nil, r.Listening:
+	case app.WaitReady, app.Ready != nil:
 		return true
+	case r.Listening:
+		return !r.Lacking
 	case r.Expected:
 		return false
 	}

@@ -46,6 +46,9 @@ func (in *instance) met(w waiter) bool {
 	if in.fine {
 		why = in.reason
 	}
+	if in.away && w.want == Online {
+		why = "it gets no new connections until gpm drain --undo"
+	}
 	w.reply <- in.outcome(true, why)
 	return true
 }

@@ -36,6 +36,7 @@ type life struct {
 	lastWords string
 	mumbles   bool // its last lines never come
 
+	second   time.Duration // it listens on another address then
 	streams  int           // it has
 	idle     int           // of these
 	queue    int           // wait to be accepted
@@ -512,6 +513,7 @@ func (p *fakeProc) live() {
 		}
 		return time.After(d)
 	}
+	second := after(p.life.second)
 	listens, tells, exits, dies := after(p.life.listens), after(p.life.tells), after(p.life.exits), (<-chan time.Time)(nil)
 	if p.life.refused != "" {
 		p.say(Fact{Kind: Refused, Text: p.life.refused})
@@ -521,6 +523,8 @@ func (p *fakeProc) live() {
 		select {
 		case <-listens:
 			p.say(Fact{Kind: Listening, Text: "127.0.0.1:8080"})
+		case <-second:
+			p.say(Fact{Kind: Listening, Text: "127.0.0.1:8081"})
 		case <-tells:
 			p.say(Fact{Kind: Told})
 		case <-exits:

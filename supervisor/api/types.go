@@ -54,7 +54,7 @@ type Instance struct {
 	Streams  int        `json:"streams"`            // established connections, of all its processes; accepted or not yet
 	Idle     int        `json:"idle"`               // of these, without data for drain_idle; counted while it drains and in describe
 	Queue    int        `json:"queue"`              // of these, not accepted yet
-	Oldest   time.Time  `json:"oldest,omitzero"`    // since when the oldest stream of its current process is known; counted when Idle is
+	Oldest   time.Time  `json:"oldest,omitzero"`    // since when the oldest of these is known; zero: none
 	Traffic  Traffic    `json:"traffic,omitempty"`  // empty: it listens on nothing that gpm holds
 	Steering string     `json:"steering,omitempty"` // "least (eBPF)", "random (cBPF)", "hash: <why>"
 	Health   string     `json:"health,omitempty"`   // "ok", or "2 of 3 failed: <why>"; empty: no health probe

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -125,9 +126,17 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 	if !dead {                                      // what the dead had is free for who comes next
 		h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
 	}
-	bound := open == nil || slices.ContainsFunc(h.holder.Listeners(at.App, at.Index), func(l sock.Listener) bool { return open[l.Inode] })
-	p.marked = d.inventory.Files[born.told()] != nil
-	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: p.marked, Bound: bound, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
+	var heard []string
+	for _, l := range h.holder.Listeners(at.App, at.Index) {
+		if open == nil || open[l.Inode] {
+			heard = append(heard, l.Addr.String())
+		}
+	}
+	told := d.inventory.Files[born.told()] != nil
+	h.mu.Lock()
+	p.marked = told
+	h.mu.Unlock()
+	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: told, Heard: heard, Bound: open == nil || len(heard) > 0, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
 		h.mu.Lock()
 		p.app = app
 		h.mu.Unlock()
@@ -261,7 +270,7 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 					d.warn(fmt.Sprintf("take over process %d of %s: %v", p.PID, rec.App.Name, err))
 					continue
 				}
-				d.retake(at, p.PID)
+				d.retake(at, id)
 				r = append(r, c)
 			}
 		}
@@ -276,6 +285,11 @@ func (d *daemon) keeps(at place) bool {
 
 func (d *daemon) hasPipe(name string) bool {
 	return d.inventory.Files[name] != nil && d.inventory.Files[name+journal] != nil
+}
+
+func closed(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	return err != nil || raw.Control(func(uintptr) {}) != nil
 }
 
 // makeRoom is the daemon's last act when its keeper was killed and somebody else
@@ -320,6 +334,7 @@ func (d *daemon) replaceKeeper() error {
 		children = append(children, keeper.Child{PID: p.pid, Start: p.start, Tag: p.tag()})
 	}
 	d.hands.mu.Unlock()
+	maps.DeleteFunc(files, func(_ string, f *os.File) bool { return closed(f) }) // of who has ended in this moment
 	d.log.Warn("the keeper was killed; starting a new one", "children", len(children), "descriptors", len(files))
 	return keeper.Replace(d.home, d.exe, files, children, d.link.Unanswered())
 }

@@ -119,7 +119,11 @@ func (h *hands) abandon(p *process) {
 		p.ipc.Close()
 		h.drop(p.born.ipc())
 	}
-	if p.marked {
+	h.mu.Lock()
+	marked := p.marked
+	p.buried = true
+	h.mu.Unlock()
+	if marked {
 		h.drop(p.born.told())
 	}
 	if p.tree != nil {

@@ -17,7 +17,7 @@ const (
 	censusEvery = time.Second            // of all connections
 	censusClose = 250 * time.Millisecond // while a process drains
 	censusShare = 30                     // of its own time between two counts: at most 3 percent of a core
-	suspicious  = 5 * time.Second        // a queue that has not moved for this long is looked at closely
+	suspicious  = 5 * time.Second        // or half of hang_timeout: a queue that has not moved for this long is looked at closely
 )
 
 // census counts the connections of all processes: one dump of the kernel's
@@ -52,12 +52,13 @@ type stuck struct {
 // person is a process at the moment of a census.
 type person struct {
 	*process
-	at    place // where it is: process.place may change
-	id    int
-	key   string
-	away  bool
-	close bool // it is to be counted with what is idle
-	idle  time.Duration
+	at       place // where it is: process.place may change
+	id       int
+	key      string
+	away     bool
+	close    bool // it is to be counted with what is idle
+	idle     time.Duration
+	patience time.Duration // with a queue that does not move
 }
 
 func newCensus(h *hands, brain *supervisor.Supervisor, log *slog.Logger) *census {
@@ -157,7 +158,7 @@ func (h *hands) people() (r []person) {
 	defer h.mu.Unlock()
 	for at, p := range h.procs {
 		if p.pid != 0 && p.tree != nil {
-			r = append(r, person{process: p, at: at, id: p.id, key: at.String(), away: p.away, idle: p.app.DrainIdle.D()})
+			r = append(r, person{process: p, at: at, id: p.id, key: at.String(), away: p.away, idle: p.app.DrainIdle.D(), patience: min(suspicious, p.app.HangTimeout.D()/2)})
 		}
 	}
 	return r
@@ -194,7 +195,7 @@ func (c *census) query(ports []uint16, people []person) streams.Query {
 	q := streams.Query{Ports: ports, Closely: map[string]time.Duration{}}
 	for _, p := range people {
 		q.Processes = append(q.Processes, streams.Process{Key: p.key, PIDs: c.pids[p.key]})
-		if s, ok := c.stuck[p.at]; p.close || ok && time.Since(s.since) > suspicious {
+		if s, ok := c.stuck[p.at]; p.close || ok && time.Since(s.since) > p.patience {
 			q.Closely[p.key] = p.idle
 		}
 	}
@@ -289,7 +290,7 @@ func (c *census) suspect(p person, n streams.Count, count supervisor.Count, now 
 		}
 	case !moves && !was:
 		c.stuck[p.at] = stuck{since: now}
-	case !moves && now.Sub(s.since) > suspicious:
+	case !moves && now.Sub(s.since) > p.patience:
 		c.stuck[p.at] = stuck{s.since, true}
 		p.report(supervisor.Fact{Kind: supervisor.Stalled, Count: count, Stalled: now.Sub(s.since)})
 	}

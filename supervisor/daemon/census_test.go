@@ -10,7 +10,7 @@ import (
 
 func newPerson(facts *[]supervisor.Fact) person {
 	at := place{"web", 0, 1}
-	return person{process: &process{report: func(f supervisor.Fact) { *facts = append(*facts, f) }}, at: at, key: at.String()}
+	return person{process: &process{report: func(f supervisor.Fact) { *facts = append(*facts, f) }}, at: at, key: at.String(), patience: suspicious}
 }
 
 // A count of nobody is believed at once if every connection has an owner, else

@@ -55,10 +55,13 @@ func (d *daemon) instance(s supervisor.Status) api.Instance {
 func count(r *api.Instance, s supervisor.Status) {
 	for _, c := range s.Counts {
 		r.Streams += c.Streams
+		if !c.Oldest.IsZero() && (r.Oldest.IsZero() || c.Oldest.Before(r.Oldest)) {
+			r.Oldest = c.Oldest
+		}
 		r.Queue += c.Queue
 	}
 	if c := s.Counts[s.CurGen]; c.Close {
-		r.Idle, r.Oldest = c.Streams-c.Queue-c.Live, c.Oldest
+		r.Idle = c.Streams - c.Queue - c.Live
 	}
 	for _, p := range s.Procs {
 		if p.Role != supervisor.Outgoing {

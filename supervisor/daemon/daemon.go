@@ -238,7 +238,11 @@ func (d *daemon) wait(ended <-chan error, server *http.Server) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	_ = server.Shutdown(ctx) // answers that are on their way; streams end by d.ending
+	if gone {
+		server.Close() // the apps are without a keeper: whoever waits for an answer asks the next daemon
+	} else {
+		_ = server.Shutdown(ctx) // answers that are on their way; streams end by d.ending
+	}
 	if e := d.store.Sync(); e != nil {
 		d.log.Error("write records", "error", e)
 	}

@@ -74,7 +74,8 @@ type process struct {
 	away     bool                 // it gets no new connections; guarded by hands.mu
 	pipes    map[string]logs.Pipe // by stream; the readers close them
 	readers  map[string]*logs.Reader
-	marked   bool     // the keeper knows that it was told to end; of the brain's loop until its death
+	marked   bool     // the keeper knows that it was told to end; guarded by hands.mu
+	buried   bool     // what was made for it is given up; guarded by hands.mu
 	ipc      *os.File // our end of Node's channel, or nil
 	report   func(supervisor.Fact)
 	attached chan struct{} // closed when report and readers are set

@@ -106,7 +106,13 @@ func (h *hands) mark(p *process) {
 		f.Close()
 	}
 	h.complain(p, "remember that it was told to end", err)
+	h.mu.Lock()
 	p.marked = err == nil
+	late := p.buried
+	h.mu.Unlock()
+	if late && err == nil {
+		h.drop(p.born.told())
+	}
 }
 
 func (h *hands) holds(app *config.App) string {

@@ -11,6 +11,7 @@ import (
 
 	"gpm/logs"
 	"gpm/supervisor/internal/keeper"
+	"gpm/supervisor/internal/proc"
 	"gpm/supervisor/internal/sock"
 )
 
@@ -19,7 +20,8 @@ import (
 // behind its fd 1 and 2 (the app has them open for reading too, so nothing in
 // them was lost), and its listeners (pidfd_getfd, Linux 5.6). What the keeper
 // holds is not taken again.
-func (d *daemon) retake(at place, pid int) {
+func (d *daemon) retake(at place, id proc.Identity) {
+	pid := id.PID
 	for i, stream := range outputs {
 		if d.hasPipe(at.log(stream)) {
 			continue // with its journal: what is between pipe and file is not lost
@@ -33,8 +35,14 @@ func (d *daemon) retake(at place, pid int) {
 			d.warn(fmt.Sprintf("take over the output (%s) of process %d of %s: %v", stream, pid, at.App, err))
 		}
 	}
-	if err := d.retakeListeners(at, pid); err != nil {
-		d.warn(fmt.Sprintf("take over the listeners of process %d of %s: %v", pid, at.App, err))
+	pids := []int{pid}
+	if tree, err := d.hands.forest.Open(at.String(), id); err == nil { // a shell or npm listens on nothing, its child does
+		pids = append(pids, tree.PIDs()...)
+	}
+	for _, pid := range pids {
+		if err := d.retakeListeners(at, pid); err != nil {
+			d.warn(fmt.Sprintf("take over the listeners of process %d of %s: %v", pid, at.App, err))
+		}
 	}
 }
 

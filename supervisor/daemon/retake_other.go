@@ -2,4 +2,6 @@
 
 package daemon
 
-func (d *daemon) retake(place, int) {}
+import "gpm/supervisor/internal/proc"
+
+func (d *daemon) retake(place, proc.Identity) {}

@@ -139,8 +139,12 @@ func (s *session) report(ctx context.Context, r api.Result, v verb) error {
 		return nil
 	}
 	failed := slices.DeleteFunc(slices.Clone(r.Instances), func(o api.Outcome) bool { return o.OK || untouched(o) })
+	if len(failed) == 0 {
+		s.say.Error(v.name + ": nothing was done")
+		return errSaid
+	}
 	s.say.Error(fmt.Sprintf("%s: %d of %s failed", v.name, len(failed), plural(len(r.Instances), "instance", "instances")))
-	if len(failed) > 0 && failed[0].ID >= 0 {
+	if failed[0].ID >= 0 {
 		s.say.Hint(fmt.Sprintf("gpm describe %[1]d, gpm logs %[1]d", failed[0].ID) + v.tip)
 	}
 	return errSaid
@@ -202,6 +206,9 @@ func (s *session) startApps(ctx context.Context, apps []config.App, o *startOpti
 	about := concern{}
 	for i := range apps {
 		about.apps = append(about.apps, apps[i].Name)
+		if f := apps[i].File; f != "" && !slices.Contains(about.files, f) {
+			about.files = append(about.files, f)
+		}
 	}
 	return s.roll(ctx, about, func(ctx context.Context) (api.Result, error) { return s.client.Start(ctx, r) })
 }

@@ -31,8 +31,8 @@ func (s *session) drain() *cobra.Command {
 process stays and its streams go on. Then wait until they are gone, or until
 drain_timeout of the app has passed (exit code 1); connections that are idle for
 drain_idle do not count. Ctrl-C ends only the waiting. --undo brings instances
-back into traffic. While none of an app's instances is in traffic, new
-connections wait for queue_timeout and are then refused.`,
+back into traffic; until then they stay out of it, also over a reload or restart.
+While none of an app's instances is in traffic, new connections are refused.`,
 		Example: "  gpm drain web-1\n  gpm drain web-1 --undo",
 		Args:    needArgs(1, "a target: an id, a name, a namespace, a /regex/, a config file or all"),
 		RunE: func(cmd *cobra.Command, targets []string) error {

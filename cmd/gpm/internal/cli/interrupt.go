@@ -55,18 +55,18 @@ func (s *session) roll(ctx context.Context, about concern, call func(context.Con
 	if err == nil || !interrupted(ctx) {
 		return res, err
 	}
-	return res, s.abort(context.WithoutCancel(ctx), about.targets())
+	return res, s.abort(context.WithoutCancel(ctx), about)
 }
 
 // abort ends the rollouts of targets and says how they stand then.
-func (s *session) abort(ctx context.Context, targets []string) error {
+func (s *session) abort(ctx context.Context, about concern) error {
 	ctx, cancel := context.WithTimeout(ctx, abortWait)
 	defer cancel()
 	said := "interrupted: ending the rollout; Ctrl-C again leaves at once"
 	if s.err.Status(said); !s.err.CanRewrite() {
 		s.err.Println(said)
 	}
-	res, err := s.client.Abort(ctx, api.ActRequest{Targets: targets})
+	res, err := s.client.Abort(ctx, api.ActRequest{Targets: about.targets()})
 	s.err.Status("")
 	wire := (*api.Error)(nil)
 	if errors.As(err, &wire) && wire.Kind == api.KindNotFound { // of these apps none is there yet
@@ -82,12 +82,12 @@ func (s *session) abort(ctx context.Context, targets []string) error {
 		s.fail(context.Canceled) // nothing was being replaced
 		return errLeft
 	}
-	s.reportAbort(res)
+	s.reportAbort(res, about.files)
 	return errLeft
 }
 
 // reportAbort says which instances run which version, and how to go on.
-func (s *session) reportAbort(res api.Result) {
+func (s *session) reportAbort(res api.Result, files []string) {
 	total, renewed := 0, 0
 	var behind []string // apps with an instance of the old version
 	for _, o := range res.Instances {
@@ -115,6 +115,9 @@ func (s *session) reportAbort(res api.Result) {
 	}
 	s.say.Error(fmt.Sprintf("interrupted: %d of %s run the new version", renewed, plural(total, "instance", "instances")))
 	if len(behind) > 0 {
+		if len(files) > 0 { // a name alone would mean the old config again
+			behind = files
+		}
 		s.say.Hint("go on with the rest: gpm reload " + term.Clean(strings.Join(behind, " ")))
 	}
 }

@@ -49,6 +49,7 @@ func (d *display) clear() { d.out.Status("") }
 type concern struct {
 	apps  []string // by their names
 	words []string // targets, for the daemon to match
+	files []string // the config files that the apps are from
 }
 
 // targets are all of it as the daemon takes them.
