@@ -16,8 +16,10 @@ go test $race -count=1 -timeout 15m -v ./... >"$log" 2>&1 || status=$?
 grep -E '^(ok|FAIL|panic|---? FAIL|\?)' "$log" | grep -v 'no test files' || true
 if [ $status -ne 0 ]; then
     echo "--- output of failed tests"
-    awk '{ l[NR] = $0 } /--- FAIL|^panic|DATA RACE/ { f[++n] = NR }
-        END { for (k = 1; k <= n; k++) for (i = f[k] - 60; i <= f[k] + 30; i++) if (i in l && !(i in d)) { print l[i]; d[i] = 1 } }' "$log" | head -n 2000
+    # What a failed test said, wherever parallel ones have left it, and what stands around a crash.
+    awk 'NR == FNR { if (match($0, /--- FAIL: [^ ]+/)) bad[substr($0, RSTART + 10, RLENGTH - 10)] = 1; next }
+        /^=== / { show = ($3 in bad) } /^panic|DATA RACE/ { crash = 60 }
+        show || crash-- > 0 || /--- FAIL/' "$log" "$log" | head -n 3000
     exit $status
 fi
 passed=$(grep -cE '^ *--- PASS' "$log" || true)

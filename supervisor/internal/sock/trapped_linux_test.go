@@ -188,7 +188,7 @@ func steered(t *testing.T, test func(t *testing.T, s *stage, mode steer.Mode)) {
 	for _, mode := range []steer.Mode{steer.EBPF, steer.CBPF} {
 		t.Run(string(mode), func(t *testing.T) {
 			t.Setenv("GPM_STEER", string(mode))
-			if got, why := steer.Detect(); got != mode {
+			if got, why := steer.Detect(false); got != mode {
 				t.Skipf("this machine has no %s: %s", mode, why)
 			}
 			s := newStage(t)

@@ -349,7 +349,7 @@ func TestListening(t *testing.T) {
 func TestDetect(t *testing.T) {
 	for _, mode := range []Mode{EBPF, CBPF, None} {
 		t.Setenv("GPM_STEER", string(mode))
-		got, why := Detect()
+		got, why := Detect(false)
 		if rank := []Mode{EBPF, CBPF, None}; slices.Index(rank, got) < slices.Index(rank, mode) {
 			t.Errorf("asked for %s, got %s", mode, got)
 		}
@@ -358,7 +358,7 @@ func TestDetect(t *testing.T) {
 		}
 	}
 	t.Setenv("GPM_STEER", "fast")
-	if _, why := Detect(); !strings.Contains(why, "ignored") {
+	if _, why := Detect(false); !strings.Contains(why, "ignored") {
 		t.Errorf("a wrong value is not told of: %q", why)
 	}
 	for text, want := range map[string]bool{
@@ -377,7 +377,7 @@ func TestDetectAsNobody(t *testing.T) {
 	}
 	open(t, CBPF)
 	t.Setenv("GPM_STEER", "")
-	mode, why := Detect()
+	mode, why := Detect(false)
 	if mode != CBPF || !strings.Contains(why, "CAP_BPF") {
 		t.Errorf("%s: %q", mode, why)
 	}

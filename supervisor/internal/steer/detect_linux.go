@@ -14,14 +14,15 @@ import (
 // Detect finds the best mode of this machine, and says why it is not a better
 // one; "" if there is none better. GPM_STEER=ebpf|cbpf|none in the environment
 // asks for less. Where eBPF is not allowed it reads all of /proc/kallsyms (some
-// 100 ms): call it once.
-func Detect() (Mode, string) {
+// 100 ms), unless it is known, from an earlier call on this kernel, that classic
+// programs are safe.
+func Detect(safe bool) (Mode, string) {
 	ask := os.Getenv("GPM_STEER")
 	switch Mode(ask) {
 	case None:
 		return None, "GPM_STEER=none"
 	case CBPF:
-		return detectClassic("GPM_STEER=cbpf")
+		return detectClassic("GPM_STEER=cbpf", safe)
 	}
 	why := ""
 	if ask != "" && Mode(ask) != EBPF {
@@ -35,9 +36,9 @@ func Detect() (Mode, string) {
 		why += "; "
 	}
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		return detectClassic(why + "eBPF needs root or CAP_BPF and CAP_NET_ADMIN")
+		return detectClassic(why+"eBPF needs root or CAP_BPF and CAP_NET_ADMIN", safe)
 	}
-	return detectClassic(fmt.Sprintf("%seBPF does not work here (%v)", why, err))
+	return detectClassic(fmt.Sprintf("%seBPF does not work here (%v)", why, err), safe)
 }
 
 // tryEBPF loads what a group needs: only that tells what capabilities,
@@ -69,7 +70,10 @@ func loadAndClose() error {
 	return p.Close()
 }
 
-func detectClassic(why string) (Mode, string) {
+func detectClassic(why string, safe bool) (Mode, string) {
+	if safe {
+		return CBPF, why
+	}
 	f, err := os.Open("/proc/kallsyms")
 	if err != nil {
 		return None, fmt.Sprintf("%s; whether classic programs are safe here cannot be known (%v)", why, err)

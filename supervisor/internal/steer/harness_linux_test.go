@@ -279,7 +279,7 @@ func open(t testing.TB, m Mode) (*Steerer, *shop) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	} else if _, why := detectClassic(""); why != "" {
+	} else if _, why := detectClassic("", false); why != "" {
 		t.Skip(why)
 	}
 	k := &shop{files: map[string]*os.File{}}

@@ -5,7 +5,7 @@ package steer
 import "os"
 
 // Detect finds nothing here.
-func Detect() (Mode, string) { return None, "connections can only be steered on Linux" }
+func Detect(bool) (Mode, string) { return None, "connections can only be steered on Linux" }
 
 func newGroup(Mode, Policy, map[string]*os.File, func(error)) (group, error) {
 	return nil, ErrUnsupported
