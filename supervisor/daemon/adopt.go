@@ -123,20 +123,27 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 	h.mu.Unlock()
 	open := openSockets(tree)
 	dead := c.Exit != nil || !h.identity(p).Alive() // else open is all that it has
-	if !dead {                                      // what the dead had is free for who comes next
-		h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
-	}
 	var heard []string
 	for _, l := range h.holder.Listeners(at.App, at.Index) {
 		if open == nil || open[l.Inode] {
 			heard = append(heard, l.Addr.String())
 		}
 	}
+	// One that has none is about to listen, or about to be dead: its descriptors
+	// are closed before it is seen to end. What it may have had must not be taken
+	// for nobody's, and be closed with all who wait in it.
+	if len(heard) == 0 {
+		open = nil
+	}
+	// What the dead had is free for who comes next.
+	if !dead {
+		h.complain(p, "adopt its sockets", h.holder.Adopt(owner, open))
+	}
 	told := d.inventory.Files[born.told()] != nil
 	h.mu.Lock()
 	p.marked = told
 	h.mu.Unlock()
-	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: told, Heard: heard, Bound: open == nil || len(heard) > 0, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
+	return supervisor.Survivor{App: at.App, Index: at.Index, Gen: at.Gen, Told: told, Heard: heard, Bound: len(heard) > 0, Dead: dead, Attach: func(app *config.App, report func(supervisor.Fact)) *supervisor.Process {
 		h.mu.Lock()
 		p.app = app
 		h.mu.Unlock()
