@@ -72,7 +72,7 @@ func TestBalance(t *testing.T) {
 			t.Parallel()
 			share, again := 1.01, 1.05 // exact
 			if m.steer == "cbpf" {
-				share, again = 1.3, 2 // by chance, and the empty one gets more; not all, which were 2.3
+				share, again = 1.3, 1.5 // by chance, from counts that may be older than the death
 			}
 			g, port := newGPM(t).in(m), freePort(t)
 			g.ok("start", g.conf(keys{

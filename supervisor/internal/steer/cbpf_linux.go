@@ -33,8 +33,7 @@ type classicGroup struct {
 	members map[uint64]*member // by cookie
 	ghosts  map[uint64]bool    // inodes that left and are open elsewhere: still in the order
 	counts  map[uint64]int     // streams, by cookie
-	tide    tide
-	weights []int // of the program that is attached, by cookie of those who share
+	weights []int              // of the program that is attached, by cookie of those who share
 	shared  []uint64
 	swapped time.Time
 	now     func() time.Time
@@ -290,7 +289,7 @@ func (g *classicGroup) weigh(cookies []uint64) []int {
 		counts[i] = g.counts[c]
 	}
 	if g.p == Least {
-		return fill(counts, g.tide.next)
+		return fill(counts)
 	}
 	for i := range counts {
 		counts[i] = 1
@@ -312,12 +311,9 @@ func (g *classicGroup) parts() []part {
 func (g *classicGroup) mark(map[uint64]int64) {}
 
 func (g *classicGroup) correct(_ Mark, actual map[uint64]int) error {
-	total := 0
 	for cookie := range g.members {
 		g.counts[cookie] = actual[cookie]
-		total += actual[cookie]
 	}
-	g.tide.count(total)
 	if g.p != Least || g.lost || g.waiting || g.now().Sub(g.swapped) < swapPause {
 		return nil
 	}

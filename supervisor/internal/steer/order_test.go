@@ -135,19 +135,17 @@ func TestNames(t *testing.T) {
 }
 
 func TestFill(t *testing.T) {
-	for _, c := range []struct {
-		counts []int
-		expect int
-		want   []int
-	}{
-		{[]int{0, 333, 333, 334}, 333, []int{333, 0, 0, 0}}, // those who were cut off come back
-		{[]int{5, 5}, 16, []int{8, 8}},
-		{[]int{0, 100}, 300, []int{200, 100}},
-		{[]int{7}, 0, []int{8}},
-		{nil, 5, []int{}},
+	for _, c := range []struct{ counts, want []int }{
+		{[]int{0, 100, 100, 100}, []int{150, 50, 50, 50}}, // one has died: it gets half of those who come
+		{[]int{0, 1, 0}, []int{9, 8, 9}},
+		{[]int{3, 3}, []int{8, 8}},
+		{[]int{0, 300}, []int{300, 0}},
+		{[]int{0, 0, 0, 90}, []int{30, 30, 30, 0}},
+		{[]int{7}, []int{8}},
+		{nil, []int{}},
 	} {
-		if got := fill(c.counts, c.expect); !slices.Equal(got, c.want) {
-			t.Errorf("%v and %d more: %v, want %v", c.counts, c.expect, got, c.want)
+		if got := fill(c.counts); !slices.Equal(got, c.want) {
+			t.Errorf("%v: %v, want %v", c.counts, got, c.want)
 		}
 	}
 }
@@ -165,18 +163,5 @@ func TestDiffer(t *testing.T) {
 		if got := differ(c.a, c.b); got != c.want {
 			t.Errorf("%v and %v: %v", c.a, c.b, got)
 		}
-	}
-}
-
-func TestTide(t *testing.T) {
-	var x tide
-	x.count(1000)
-	x.count(667)
-	if x.next != 333 {
-		t.Errorf("333 left, %d expected", x.next)
-	}
-	x.count(767)
-	if x.next != 200 {
-		t.Errorf("100 came, %d expected", x.next)
 	}
 }

@@ -4,10 +4,12 @@ package steer
 // before the weights are looked at again.
 const perListener = 8
 
-// fill shares out the next expect connections so that the emptiest listeners
-// are filled first, as water would; the result is each one's weight.
-func fill(counts []int, expect int) []int {
-	expect = max(expect, perListener*len(counts))
+// fill shares out the connections to come so that the emptiest listeners are
+// filled first, as water would; the result is each one's weight. It expects as
+// many as there are: the weights stay for seconds and the counts may be of the
+// process before this one, so with fewer a crowd would all go to one listener.
+func fill(counts []int) []int {
+	expect := max(sum(counts), perListener*len(counts))
 	low, high := 0, 0
 	for _, c := range counts {
 		high = max(high, c+expect)
@@ -55,19 +57,4 @@ func sum(n []int) (s int) {
 		s += x
 	}
 	return s
-}
-
-// tide guesses how many connections come before the next count: twice what came
-// since the last one, and those who have left lately, as clients that were cut
-// off come back at once.
-type tide struct {
-	total int
-	back  int
-	next  int
-}
-
-func (t *tide) count(total int) {
-	came, left := max(0, total-t.total), max(0, t.total-total)
-	t.back = max(left, t.back/2)
-	t.total, t.next = total, max(2*came, t.back)
 }
