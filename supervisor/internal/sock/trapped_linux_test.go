@@ -292,7 +292,7 @@ func TestAReloadOfAnUnmodifiedServer(t *testing.T) {
 func TestTheQueueOfACrashDuringAReloadMigrates(t *testing.T) {
 	steered(t, func(t *testing.T, s *stage, mode steer.Mode) {
 		if mode != steer.EBPF {
-			t.Skip("only eBPF chooses for connections of a closed listener")
+			return // only eBPF chooses for connections of a closed listener
 		}
 		addr := "127.0.0.1:" + freePort(t)
 		old := s.proc("a", 0, 1).serve(unix.AF_INET, addr)
