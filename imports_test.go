@@ -76,12 +76,17 @@ var house = []room{
 	{folder: "supervisor/internal/trap"},
 	{folder: "supervisor/internal/usage"},
 	{folder: "supervisor/internal/watch"},
-	{folder: "examples/sse-app"}, // people copy it: nothing of gpm in it
+	// People copy the example: nothing of gpm in it.
+	{folder: "examples/sse-app", may: map[string]string{"examples/sse-app/internal/bus": "what its instances share"},
+		tests: []string{"examples/sse-app/ssetest"}},
+	{folder: "examples/sse-app/bus"},
+	{folder: "examples/sse-app/internal/bus"},
+	{folder: "examples/sse-app/ssetest"},
 	{folder: "bench", may: map[string]string{"bench/load": "the same load on all peers"}},
 	{folder: "bench/app"},
 	{folder: "bench/load"},
 	{folder: "bench/load/cmd/gpm-load", may: map[string]string{"bench/load": "its command line"}},
-	{folder: "e2e", may: map[string]string{"config": "the shape of describe --json", "supervisor/api": "reads gpm list --json", "bench/load": "the ledger"}},
+	{folder: "e2e", may: map[string]string{"config": "the shape of describe --json", "supervisor/api": "reads gpm list --json", "bench/load": "the ledger"}, tests: []string{"examples/sse-app/ssetest"}},
 }
 
 // onlyIn are libraries that one room owns.

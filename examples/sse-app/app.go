@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"gpm/examples/sse-app/internal/bus"
 )
 
 // app is the service. Everything in it is safe for concurrent use.
@@ -19,6 +21,7 @@ type app struct {
 
 	out, err *log.Logger // stdout: a line per request; stderr: what went wrong
 	exit     func(code int)
+	bus      *bus.Bus // what the instances share; nil without one
 
 	streams  atomic.Int64 // open event streams
 	warm     moment       // able to answer
@@ -53,6 +56,11 @@ func (a *app) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", a.healthz)
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /error", a.crash)
+	a.addTickets(mux)
+	a.addPush(mux)
+	a.addSession(mux)
+	a.addSocket(mux)
+	a.addMetrics(mux)
 	addPage(mux)
 	return a.logged(a.shared(mux))
 }

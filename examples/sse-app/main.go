@@ -17,8 +17,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
+
+	"gpm/examples/sse-app/internal/bus"
 )
 
 // config is what flags and environment decide.
@@ -31,6 +34,10 @@ type config struct {
 	linger   time.Duration // from the signal to the closed port
 	spread   time.Duration // over which endless streams end after that
 	drain    time.Duration // from the signal to the end of everything else
+	gap      time.Duration // least time between two writes of pushed events to one client; zero: none
+	busFile  string        // file with the URL of the bus
+	upstream string        // base URL of an OpenAI-compatible server; empty: the built-in model
+	origins  []string      // other origins whose pages may use a visitor's cookie
 	instance string        // number of this process among its siblings
 }
 
@@ -52,6 +59,13 @@ func parse(args []string) config {
 	f.DurationVar(&c.linger, "linger", 200*time.Millisecond, "how long the port stays open after SIGTERM")
 	f.DurationVar(&c.spread, "spread", time.Second, "time over which endless streams end after that")
 	f.DurationVar(&c.drain, "drain", 10*time.Second, "how long running answers may go on after SIGTERM")
+	f.DurationVar(&c.gap, "gap", 0, "least time between two writes of pushed events to one client; what comes meanwhile goes out together")
+	f.StringVar(&c.busFile, "bus", os.Getenv("BUS_FILE"), "`file` with the URL of the bus that the instances share; the BUS_FILE variable changes the default, and REDIS_URL is used in its place")
+	f.StringVar(&c.upstream, "upstream", os.Getenv("UPSTREAM_URL"), "base `URL` of an OpenAI-compatible server that answers in place of the built-in model")
+	f.Func("origin", "an `origin` whose pages may use a visitor's cookie, as https://chat.example; may be given again", func(s string) error {
+		c.origins = append(c.origins, s)
+		return nil
+	})
 	f.Parse(args) // ExitOnError: prints the usage and exits by itself
 	c.instance = cmp.Or(os.Getenv("NODE_APP_INSTANCE"), "0")
 	return c
@@ -62,11 +76,40 @@ func run(c config) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 
+	shared, err := openBus(c)
+	if err != nil {
+		return err
+	}
 	ln, err := listen(c.addr)
 	if err != nil {
 		return fmt.Errorf("listen on %q: %w", c.addr, err)
 	}
 	a := newApp(c)
+	if a.bus = shared; shared != nil {
+		defer shared.Close()
+	}
 	a.out.Printf("instance %s, pid %d: listening on %s", c.instance, os.Getpid(), ln.Addr())
 	return a.serve(ln, signals)
+}
+
+// openBus connects to what the instances share: the Redis of REDIS_URL, else the
+// bus whose URL is in a file, else nothing.
+func openBus(c config) (*bus.Bus, error) {
+	where := func() (string, error) { return os.Getenv("REDIS_URL"), nil }
+	if os.Getenv("REDIS_URL") == "" {
+		if c.busFile == "" {
+			return nil, nil
+		}
+		where = func() (string, error) {
+			b, err := os.ReadFile(c.busFile)
+			return strings.TrimSpace(string(b)), err
+		}
+	}
+	return bus.Open(bus.Options{URL: where, Report: func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "the bus is away:", err)
+			return
+		}
+		fmt.Fprintln(os.Stdout, "the bus is there")
+	}})
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"hash/fnv"
 	"strings"
+	"time"
 )
 
 // modelName is the only model there is.
@@ -24,4 +26,25 @@ func answer(prompt string) []string {
 	h.Write([]byte(strings.Join(words, " ")))
 	text := "You said “" + strings.Join(quoted, " ") + "”. " + thoughts[h.Sum32()%uint32(len(thoughts))]
 	return strings.SplitAfter(text, " ")
+}
+
+// speak writes the answer to q, from word number from on, at the model's pace:
+// each word is handed to say, whose error ends it. reason is why the answer
+// ends: "stop" or "length".
+func (a *app) speak(ctx context.Context, q chatRequest, from int, say func(word string) error) (reason string, err error) {
+	words, reason := answer(q.prompt), "stop"
+	if q.limit > 0 && q.limit < len(words) {
+		words, reason = words[:q.limit], "length"
+	}
+	for _, word := range words[min(from, len(words)):] {
+		select {
+		case <-time.After(a.delay):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+		if err := say(word); err != nil {
+			return "", err
+		}
+	}
+	return reason, nil
 }

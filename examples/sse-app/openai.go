@@ -44,6 +44,8 @@ func (e *apiError) write(w http.ResponseWriter, status int) { writeJSON(w, statu
 
 // chatRequest is what the app understood of a request.
 type chatRequest struct {
+	body         []byte // as it came, for an upstream
+	model        string // empty: the default one
 	prompt       string
 	limit        int // words; 0: no limit
 	stream       bool

@@ -20,6 +20,10 @@ const finished = "done"
 // message 5 with "[DONE]"; Last-Event-ID (or ?last_event_id=) goes on after
 // that message, on whichever instance the client arrives.
 func (a *app) stream(w http.ResponseWriter, r *http.Request) {
+	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
+		a.followTicket(w, r, ticket)
+		return
+	}
 	last, seen, err := position(r)
 	switch {
 	case err != nil:

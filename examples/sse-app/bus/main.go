@@ -1,0 +1,4 @@
+// Command sse-bus is a small Redis for one machine.
+package main
+
+func main() {}

@@ -1,0 +1,2 @@
+// Package ssetest checks streams of Server-Sent Events, for tests.
+package ssetest
