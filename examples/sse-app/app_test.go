@@ -116,7 +116,7 @@ func lintOptions(req *http.Request) ssetest.Options {
 	case strings.HasPrefix(path, "/v1/"):
 		return ssetest.Options{OpenAI: true}
 	case path == "/echo": // sends whatever it was asked for
-		return ssetest.Options{EmptyData: true}
+		return ssetest.Options{Foreign: true}
 	default:
 		return ssetest.Options{JSON: true}
 	}

@@ -2,7 +2,7 @@
 // that does exactly what the standard says, and a linter that forbids much of
 // what the standard allows, because some client in use stumbles over it.
 //
-//	parse.go   what a browser understands
+//	parse.go   what a browser understands; vectors.go has the cases
 //	lint.go    what must not be sent
 //	openai.go  the order of a chat stream
 //	reader.go  the linter on everything that a test reads
@@ -18,11 +18,11 @@ import (
 
 // Options are what differs from stream to stream.
 type Options struct {
-	OpenAI    bool             // a chat stream: chunks in order, no names, one line of JSON each
-	JSON      bool             // data that is JSON stands on one line: some clients parse each line
-	EmptyData bool             // data without a byte is meant; otherwise it is taken for a heartbeat
-	Silence   time.Duration    // longest time without a byte; zero: 20 s
-	Now       func() time.Time // the clock for that; nil: time.Now
+	OpenAI  bool             // a chat stream: chunks in order, no names, one line of JSON each
+	JSON    bool             // data that is JSON stands on one line: some clients parse each line
+	Foreign bool             // somebody else chose ids, names and data: they may be odd, data may be empty
+	Silence time.Duration    // longest time without a byte; zero: 20 s
+	Now     func() time.Time // the clock for that; nil: time.Now
 }
 
 const (
@@ -150,7 +150,7 @@ func (l *Linter) checkBytes(start place) {
 	at := func(i int) place { return place{start.offset + int64(i), start.line} }
 	for i, c := range l.line {
 		switch {
-		case c == 0:
+		case c == 0 && !(l.o.Foreign && strings.HasPrefix(string(l.line), "data:")):
 			l.fault(at(i), "NUL", "a NUL byte: clients ignore an id that has one")
 		case c == '\r' && !l.sawCR:
 			l.sawCR = true
@@ -210,6 +210,9 @@ func (l *Linter) checkLine(at place, line string) {
 // checkName is for ids and names: short, visible ASCII. What else arrives there
 // has been put together from foreign text without a look at it.
 func (l *Linter) checkName(at place, field, value string) {
+	if l.o.Foreign {
+		return
+	}
 	odd := strings.IndexFunc(value, func(r rune) bool { return r <= ' ' || r > '~' })
 	switch {
 	case value == "":
@@ -235,7 +238,7 @@ func (l *Linter) endBlock(at place) {
 	case len(b.data) == 0:
 		l.fault(b.place, "no-data", "an event without data; clients call their handler, or fail to read it")
 		return
-	case data == "" && !l.o.EmptyData:
+	case data == "" && !l.o.Foreign:
 		l.fault(b.place, "heartbeat", "empty data reaches the client's handler; a heartbeat is a comment")
 	case len(b.data) > 1 && (l.o.JSON || l.o.OpenAI) && looksLikeJSON(b.data):
 		l.fault(b.place, "JSON", "JSON over %d lines of data, or events without a blank line in between: %.60q", len(b.data), data)

@@ -25,7 +25,8 @@ func TestLint(t *testing.T) {
 		{name: "as others write", stream: "data:a\nid:1\n\nevent:x\nretry:5\ndata: é ✓\n\n"},
 		{name: "many heartbeats", stream: strings.Repeat(":\n", 40000) + "data: a\n\n"},
 		{name: "as long as may be", stream: "data: " + strings.Repeat("x", maxEvent-8) + "\n\n"},
-		{name: "empty data that is meant", stream: "data: \n\n", o: Options{EmptyData: true}},
+		{name: "what others chose", stream: "id: é 1\nevent: a\tb\ndata: \n\ndata: \x00\n\n", o: Options{Foreign: true}},
+		{name: "what nobody may choose", stream: "id: \x00\ndata: a\n\n", o: Options{Foreign: true}, want: "NUL"},
 		{name: "JSON over lines that is meant", stream: "data: {\ndata: }\n\n"},
 		{name: "text over lines", stream: "data: a\ndata: {}\n\ndata: [b\ndata: c\n\n", o: Options{JSON: true}},
 
@@ -96,8 +97,8 @@ func TestFindingsNameThePlace(t *testing.T) {
 // FuzzLint: any split gives the same findings, the linter never fails, and
 // what it lets pass holds no line end that some client does not see.
 func FuzzLint(f *testing.F) {
-	for _, v := range vectors {
-		f.Add([]byte(v.stream), 3)
+	for _, v := range Vectors {
+		f.Add([]byte(v.Stream), 3)
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, size int) {
 		want := Lint(string(stream), Options{JSON: true})
