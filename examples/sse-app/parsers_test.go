@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -150,8 +149,7 @@ func appSources(t *testing.T) (sources []source) {
 		resp := do(t, method, r.url+path, body)
 		stream := read(t, resp.Body)
 		if resp.StatusCode != 200 {
-			t.Logf("%s: %s %s", name, resp.Status, stream)
-			return
+			t.Fatalf("%s: %s %s", name, resp.Status, stream)
 		}
 		sources = append(sources, source{name, stream, eventsOf(ssetest.Parse(stream))})
 	}
@@ -266,7 +264,7 @@ func nodeEvents(t *testing.T, base string, sources []source) map[string][][][]se
 		jobs = append(jobs, job{base64.StdEncoding.EncodeToString([]byte(src.stream)), cutsInMemory, urlsOf(base, i), namesOf(src)})
 	}
 	var answers []map[string][][]seen
-	node(t, "parse.mjs", jobs, &answers)
+	node(t, "parse.mjs", jobs).next(&answers)
 	all := map[string][][][]seen{}
 	for _, answer := range answers {
 		for parser, ways := range answer {
@@ -276,37 +274,7 @@ func nodeEvents(t *testing.T, base string, sources []source) map[string][][][]se
 	return all
 }
 
-// node runs a script of testdata/clients: in is its standard input, out what it
-// prints, both as JSON.
-func node(t *testing.T, script string, in, out any) {
-	t.Helper()
-	if _, err := exec.LookPath("node"); err != nil {
-		t.Skip("there is no node; packaging/test-tools.sh installs it")
-	}
-	if _, err := os.Stat("testdata/clients/node_modules/.installed"); err != nil {
-		t.Skip("the npm packages are not installed; packaging/test-tools.sh does it")
-	}
-	input, err := json.Marshal(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "node", script)
-	cmd.Dir, cmd.Stdin = "testdata/clients", bytes.NewReader(input)
-	limit := time.AfterFunc(3*patience, func() { cmd.Process.Kill() })
-	defer limit.Stop()
-	answer, err := cmd.Output()
-	if exit, ok := err.(*exec.ExitError); ok {
-		t.Fatalf("node %s: %v\n%s", script, err, exit.Stderr)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		t.Fatalf("node %s printed %.300q: %v", script, answer, err)
-	}
-}
-
-// listen is JavaScript: the events of streams, until each ends. A browser has
+// listenInPage is JavaScript: the events of streams, until each ends. A browser has
 // six connections to one server, so four streams at a time are safe.
 const listenInPage = `async (streams) => {
 	const all = [];
