@@ -64,8 +64,8 @@ var oddities = map[string]map[string]string{
 // seen is an event as all parsers can give it.
 type seen struct{ ID, Event, Data string }
 
-// source is a stream for all parsers.
-type source struct {
+// specimen is a stream for all parsers.
+type specimen struct {
 	name, stream string
 	want         []seen
 }
@@ -77,42 +77,42 @@ var (
 )
 
 func TestSixParsersUnderstandTheSame(t *testing.T) {
-	sources := append(vectorSources(), appSources(t)...)
-	srv := httptest.NewServer(serveSources(sources))
+	specimens := append(vectorSpecimens(), appSpecimens(t)...)
+	srv := httptest.NewServer(serveSpecimens(specimens))
 	t.Cleanup(srv.Close)
-	got := map[string][][][]seen{ // parser, source, cut
-		"ssetest":  inMemory(sources, parseOurs),
-		"go-sse":   inMemory(sources, parseGoSSE),
-		"Chromium": chromiumEvents(t, srv.URL, sources),
+	got := map[string][][][]seen{ // parser, specimen, cut
+		"ssetest":  inMemory(specimens, parseOurs),
+		"go-sse":   inMemory(specimens, parseGoSSE),
+		"Chromium": chromiumEvents(t, srv.URL, specimens),
 	}
-	for parser, events := range nodeEvents(t, srv.URL, sources) {
+	for parser, events := range nodeEvents(t, srv.URL, specimens) {
 		got[parser] = events
 	}
 	if len(got) != 6 {
 		t.Fatalf("%d parsers", len(got))
 	}
 	for parser, all := range got {
-		for i, src := range sources {
-			compare(t, parser, src, all[i])
+		for i, sp := range specimens {
+			compare(t, parser, sp, all[i])
 		}
 	}
 }
 
-// compare checks what a parser made of a source, for each way of cutting it.
-func compare(t *testing.T, parser string, src source, all [][]seen) {
+// compare checks what a parser made of a specimen, for each way of cutting it.
+func compare(t *testing.T, parser string, sp specimen, all [][]seen) {
 	t.Helper()
-	odd := oddities[src.name][parser]
+	odd := oddities[sp.name][parser]
 	for k, got := range all {
-		want := src.want
+		want := sp.want
 		if parser == "go-sse" || parser == "fetch-event-source" {
 			got, want = withData(got), withData(want)
 		}
 		switch same := slices.Equal(got, want); {
 		case same && odd != "":
-			t.Errorf("%s, cut %d: %s understands it now, and is listed with %q", src.name, k, parser, odd)
+			t.Errorf("%s, cut %d: %s understands it now, and is listed with %q", sp.name, k, parser, odd)
 			return
 		case !same && odd == "":
-			t.Errorf("%s, cut %d: %s\n got %+q\nwant %+q\n of %.300q", src.name, k, parser, got, want, src.stream)
+			t.Errorf("%s, cut %d: %s\n got %+q\nwant %+q\n of %.300q", sp.name, k, parser, got, want, sp.stream)
 			return
 		}
 	}
@@ -134,16 +134,16 @@ func eventsOf(events []ssetest.Event) (s []seen) {
 	return s
 }
 
-func vectorSources() (sources []source) {
+func vectorSpecimens() (specimens []specimen) {
 	for _, v := range ssetest.Vectors {
-		sources = append(sources, source{v.Name, v.Stream, eventsOf(v.Want)})
+		specimens = append(specimens, specimen{v.Name, v.Stream, eventsOf(v.Want)})
 	}
-	return sources
+	return specimens
 }
 
-// appSources are streams of the app, each as it came once. Here the linter is
+// appSpecimens are streams of the app, each as it came once. Here the linter is
 // the first to read, and the expectation is our own parser's.
-func appSources(t *testing.T) (sources []source) {
+func appSpecimens(t *testing.T) (specimens []specimen) {
 	r := start(t, func(a *app) { a.heartbeat = 2 * time.Millisecond })
 	ask := func(name, method, path, body string) {
 		resp := do(t, method, r.url+path, body)
@@ -151,7 +151,7 @@ func appSources(t *testing.T) (sources []source) {
 		if resp.StatusCode != 200 {
 			t.Fatalf("%s: %s %s", name, resp.Status, stream)
 		}
-		sources = append(sources, source{name, stream, eventsOf(ssetest.Parse(stream))})
+		specimens = append(specimens, specimen{name, stream, eventsOf(ssetest.Parse(stream))})
 	}
 	ask("the app's stream", "GET", "/stream?n=5", "")
 	ask("the app's chat", "POST", "/v1/chat/completions", `{"prompt":"Grüße\r\n\u2028 …","stream":true,"stream_options":{"include_usage":true}}`)
@@ -166,11 +166,11 @@ func appSources(t *testing.T) (sources []source) {
 		"looks like SSE": {"data": {":comment\nretry: 5\ndata"}},
 	} {
 		ask("echo: "+name, "GET", "/echo?"+q.Encode(), "")
-		if last := sources[len(sources)-1]; len(last.want) != 2 {
+		if last := specimens[len(specimens)-1]; len(last.want) != 2 {
 			t.Errorf("%s: %+q are not the event that was asked for and [DONE]", name, last.want)
 		}
 	}
-	return sources
+	return specimens
 }
 
 // pieces cuts a stream into pieces of n bytes; 0: no cut.
@@ -181,8 +181,8 @@ func pieces(stream string, n int) [][]byte {
 	return slices.Collect(slices.Chunk([]byte(stream), n))
 }
 
-// serveSources answers /<source>/<bytes per piece>, and a page for browsers.
-func serveSources(sources []source) http.Handler {
+// serveSpecimens answers /<specimen>/<bytes per piece>, and a page for browsers.
+func serveSpecimens(specimens []specimen) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Content-Type", "text/html") })
 	mux.HandleFunc("GET /{i}/{cut}", func(w http.ResponseWriter, r *http.Request) {
@@ -190,7 +190,7 @@ func serveSources(sources []source) http.Handler {
 		n, _ := strconv.Atoi(r.PathValue("cut"))
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Cache-Control", "no-store")
-		for _, piece := range pieces(sources[i].stream, n) {
+		for _, piece := range pieces(specimens[i].stream, n) {
 			w.Write(piece)
 			http.NewResponseController(w).Flush()
 		}
@@ -206,20 +206,20 @@ func urlsOf(base string, i int) (urls []string) {
 }
 
 // namesOf are the types that a listener must be told.
-func namesOf(src source) []string {
+func namesOf(sp specimen) []string {
 	names := []string{}
-	for _, e := range src.want {
+	for _, e := range sp.want {
 		names = append(names, e.Event)
 	}
 	return names
 }
 
-// inMemory lets a Go parser read all sources, cut in all ways.
-func inMemory(sources []source, parse func([][]byte) []seen) (all [][][]seen) {
-	for _, src := range sources {
+// inMemory lets a Go parser read all specimens, cut in all ways.
+func inMemory(specimens []specimen, parse func([][]byte) []seen) (all [][][]seen) {
+	for _, sp := range specimens {
 		var ways [][]seen
 		for _, n := range cutsInMemory {
-			ways = append(ways, parse(pieces(src.stream, n)))
+			ways = append(ways, parse(pieces(sp.stream, n)))
 		}
 		all = append(all, ways)
 	}
@@ -252,7 +252,7 @@ func parseGoSSE(stream [][]byte) (events []seen) {
 }
 
 // nodeEvents asks the three parsers that are in JavaScript, all in one process.
-func nodeEvents(t *testing.T, base string, sources []source) map[string][][][]seen {
+func nodeEvents(t *testing.T, base string, specimens []specimen) map[string][][][]seen {
 	type job struct {
 		Bytes   string   `json:"bytes"`
 		Lengths []int    `json:"lengths"`
@@ -260,8 +260,8 @@ func nodeEvents(t *testing.T, base string, sources []source) map[string][][][]se
 		Names   []string `json:"names"`
 	}
 	var jobs []job
-	for i, src := range sources {
-		jobs = append(jobs, job{base64.StdEncoding.EncodeToString([]byte(src.stream)), cutsInMemory, urlsOf(base, i), namesOf(src)})
+	for i, sp := range specimens {
+		jobs = append(jobs, job{base64.StdEncoding.EncodeToString([]byte(sp.stream)), cutsInMemory, urlsOf(base, i), namesOf(sp)})
 	}
 	var answers []map[string][][]seen
 	node(t, "parse.mjs", jobs).next(&answers)
@@ -290,15 +290,15 @@ const listenInPage = `async (streams) => {
 }`
 
 // chromiumEvents asks the EventSource of a real browser.
-func chromiumEvents(t *testing.T, base string, sources []source) (all [][][]seen) {
+func chromiumEvents(t *testing.T, base string, specimens []specimen) (all [][][]seen) {
 	type stream struct {
 		URL   string   `json:"url"`
 		Names []string `json:"names"`
 	}
 	var streams []stream
-	for i, src := range sources {
+	for i, sp := range specimens {
 		for _, u := range urlsOf(base, i) {
-			streams = append(streams, stream{u, namesOf(src)})
+			streams = append(streams, stream{u, namesOf(sp)})
 		}
 	}
 	list, err := json.Marshal(streams)
