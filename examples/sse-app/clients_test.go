@@ -164,7 +164,7 @@ type eventSource struct {
 	code   int    // the status for which it did
 }
 
-func listenTo(t *testing.T, url string) *eventSource {
+func eventSourceOn(t *testing.T, url string) *eventSource {
 	names := []string{"hello", "reconnect"}
 	return &eventSource{script: node(t, "eventsource.mjs", map[string]any{"url": url, "names": names})}
 }
@@ -210,7 +210,7 @@ func TestEventSourceGoesOnAfterRestarts(t *testing.T) {
 	t.Parallel()
 	first := launch(t, "-interval", "5ms", "-linger", "1ms", "-spread", "1ms")
 	addr := strings.TrimPrefix(first.url, "http://")
-	source := listenTo(t, first.url+"/stream")
+	source := eventSourceOn(t, first.url+"/stream")
 	source.upTo(5)
 	old, now := source.on, first
 	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
@@ -228,7 +228,7 @@ func TestEventSourceGoesOnAfterRestarts(t *testing.T) {
 func TestEventSourceStopsAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	r := start(t, nil)
-	source := listenTo(t, r.url+"/stream?n=3")
+	source := eventSourceOn(t, r.url+"/stream?n=3")
 	for !source.closed {
 		source.step()
 	}

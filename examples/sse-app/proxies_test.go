@@ -250,7 +250,7 @@ func (p proxy) tellsOfCuts(t *testing.T) bool {
 func TestEventSourceOutlivesAGapBehindNginx(t *testing.T) {
 	t.Parallel()
 	first := launch(t, "-interval", "5ms")
-	source := listenTo(t, ourNginx.before(t, first.url, "")+"/stream")
+	source := eventSourceOn(t, ourNginx.before(t, first.url, "")+"/stream")
 	source.upTo(5)
 	first.signal(syscall.SIGKILL)
 	first.cmd.Wait()
