@@ -22,6 +22,7 @@ type app struct {
 	out, err *log.Logger // stdout: a line per request; stderr: what went wrong
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
+	pens     pens     // what this process writes answers with
 
 	streams  atomic.Int64 // open event streams
 	warm     moment       // able to answer
@@ -40,6 +41,7 @@ func newApp(c config) *app {
 		out:          log.New(os.Stdout, "", 0), // the supervisor's log has the time
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
+		pens:         newPens(),
 		warm:         newMoment(),
 		leaving:      newMoment(),
 		goodbyes:     newMoment(),

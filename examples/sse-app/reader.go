@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"gpm/examples/sse-app/internal/bus"
+)
+
+// followTicket is GET /stream?ticket=...: the answer from where the client
+// stands to its end, whoever writes it.
+func (a *app) followTicket(w http.ResponseWriter, r *http.Request, ticket string) {
+	last, err := lastIndex(r, ticket)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	q, err := a.ticket(r, ticket)
+	if err == nil && last >= 0 {
+		err = a.unread(r.Context(), ticket, last)
+	}
+	switch {
+	case r.Context().Err() != nil: // the client is gone already
+	case errors.Is(err, busDown):
+		a.untilBus(w, r)
+	case errors.Is(err, nothingUnread):
+		w.WriteHeader(http.StatusNoContent)
+	case err != nil:
+		asRefusal(err).asText(w)
+	case r.Method == http.MethodHead:
+		eventHeaders(w.Header(), r)
+	default:
+		a.read(w, r, &reader{app: a, ticket: ticket, q: q, last: last})
+	}
+}
+
+var (
+	nothingUnread = errors.New("the client has everything")
+	neverSent     = &refusal{http.StatusBadRequest, "", "Last-Event-ID is after the end of this answer."}
+)
+
+// unread says whether there is anything for a client that has entry last.
+func (a *app) unread(ctx context.Context, ticket string, last int) error {
+	entries, _, err := a.bus.History(ctx, logOf(ticket), bus.Start)
+	switch {
+	case err != nil:
+		return busDown
+	case len(entries) == 0:
+		return nil
+	}
+	switch end := entries[len(entries)-1]; {
+	case end.Kind == kindWord:
+		return nil
+	case last == end.Index:
+		return nothingUnread
+	case last > end.Index:
+		return neverSent
+	}
+	return nil
+}
+
+// untilBus holds a client for which nothing can be known while the bus is away.
+// A 503 would close its EventSource for good. When the bus is back, the client
+// is asked to come again, to hear what is true then.
+func (a *app) untilBus(w http.ResponseWriter, r *http.Request) {
+	s, err := a.openEvents(w, r)
+	if err != nil {
+		streamFault(w, err)
+		return
+	}
+	defer s.close()
+	turn, undo := a.turn()
+	defer undo()
+	for !a.bus.Up() {
+		if on, err := s.wait(tryAgain, turn.Done()); err != nil {
+			return // the client is gone
+		} else if !on {
+			break
+		}
+	}
+	s.send(a.goodbye())
+}
+
+// streamFault answers a client that cannot be streamed to, if it is still there.
+func streamFault(w http.ResponseWriter, err error) {
+	if errors.Is(err, errStreaming) {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+// reader sends one answer to one client. It belongs to the handler's goroutine.
+type reader struct {
+	*eventStream
+	app    *app
+	ticket string
+	q      *question
+	last   int         // index of the last entry that the client has
+	next   int         // index of the entry that the log gives next
+	by     string      // who wrote the one before
+	quiet  *time.Timer // when nothing has come for so long that the writer may be gone
+}
+
+// read follows the log from its start, as that tells who wrote what: what the
+// client has is passed over.
+func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
+	log, err := a.bus.Follow(logOf(to.ticket), bus.Start)
+	if err != nil {
+		asRefusal(err).asText(w)
+		return
+	}
+	defer log.Close()
+	if to.eventStream, err = a.openEvents(w, r); err != nil {
+		streamFault(w, err)
+		return
+	}
+	defer to.close()
+	if err := to.send(to.greeting()...); err != nil {
+		return // the client is gone
+	}
+	to.quiet = time.NewTimer(patienceWithWriters())
+	defer to.quiet.Stop()
+	to.follow(log) // an error means: the client left
+}
+
+// patienceWithWriters differs, so that not all readers of an answer look after
+// it at the same moment.
+func patienceWithWriters() time.Duration { return between(claimTTL, claimTTL*5/4) }
+
+// follow sends what comes, and looks after the answer when nothing does: if its
+// writer is gone, this process goes on with it.
+func (to *reader) follow(log *bus.Follower) error {
+	limit, undo := to.app.ageLimit()
+	defer undo()
+	for {
+		select {
+		case <-to.ctx.Done():
+			return to.ctx.Err()
+		case <-limit:
+			return to.send(to.app.goodbye())
+		case <-to.beat.C:
+			if err := to.comment(); err != nil {
+				return err
+			}
+		case <-log.Ready():
+			if more, err := to.copy(log); err != nil || !more {
+				return err
+			}
+		case <-to.quiet.C:
+			if to.app.goOn(to.ctx, to.ticket, to.q) {
+				return to.lost()
+			}
+			to.quiet.Reset(between(claimTTL/8, claimTTL/4))
+		}
+	}
+}
+
+// copy sends what is new in the log. more is false after the end.
+func (to *reader) copy(log *bus.Follower) (more bool, err error) {
+	entries, gap, err := log.Next(to.ctx)
+	if err != nil {
+		return true, to.ctx.Err() // the bus is away; the client waits
+	}
+	var events []event
+	more = true
+	for _, e := range entries {
+		if gap = gap || e.Index != to.next; gap {
+			break
+		}
+		events = append(events, to.translate(e)...)
+		to.next++
+		more = e.Kind == kindWord
+	}
+	switch {
+	case len(entries) > 0:
+		to.quiet.Reset(patienceWithWriters())
+	case !gap:
+		to.quiet.Reset(0) // woken for nothing: perhaps the writer has left
+	}
+	if len(events) > 0 {
+		err = to.send(events...)
+	}
+	if gap && err == nil {
+		return false, to.lost()
+	}
+	return more, err
+}
+
+// greeting tells where the client is, and opens the answer if it is at its start.
+func (to *reader) greeting() []event {
+	hello := map[string]any{"instance": to.app.instance, "pid": os.Getpid()}
+	if to.last >= 0 {
+		hello["resumed"] = to.last + 1
+	}
+	events := []event{{name: "hello", retry: between(time.Second, 3*time.Second), data: string(mustJSON(hello))}}
+	if to.last < 0 {
+		empty := ""
+		events = append(events, to.chunk(choice{Delta: &delta{Role: "assistant", Content: &empty}}))
+	}
+	return events
+}
+
+// translate makes events of an entry: none of one that the client has.
+func (to *reader) translate(e bus.Entry) (events []event) {
+	t := readToken(e)
+	before := to.by
+	to.by = t.By
+	if e.Index <= to.last {
+		return nil
+	}
+	id := to.ticket + "." + strconv.Itoa(e.Index)
+	switch e.Kind {
+	case kindWord:
+		if before != "" && before != t.By {
+			events = append(events, event{name: "takeover", data: fmt.Sprintf(`{"instance":%q,"token":%d}`, t.instance(), e.Index)})
+		}
+		word := to.chunk(choice{Delta: &delta{Content: &t.Text}})
+		word.id = id
+		return append(events, word)
+	case kindFailed:
+		return []event{{id: id, data: string(t.Error)}}
+	}
+	events = []event{to.chunk(choice{Delta: &delta{}, FinishReason: &t.Text})}
+	if to.q.Usage {
+		events = append(events, to.usage(e.Index))
+	}
+	// Only the very last event has the id of the end: a client that missed it
+	// gets the end again.
+	return append(events, event{id: id, data: "[DONE]"})
+}
+
+func (to *reader) base() completion {
+	return completion{ID: to.q.ID, Object: "chat.completion.chunk", Created: to.q.Created, Model: to.q.Model}
+}
+
+func (to *reader) chunk(choices ...choice) event {
+	c := to.base()
+	c.Choices = choices
+	if to.q.Usage {
+		c.Usage = json.RawMessage("null")
+	}
+	return event{data: string(mustJSON(c))}
+}
+
+func (to *reader) usage(words int) event {
+	c, asked := to.base(), len(strings.Fields(to.q.Prompt))
+	c.Choices, c.Usage = []choice{}, mustJSON(usage{asked, words, asked + words})
+	return event{data: string(mustJSON(c))}
+}
+
+// lost says that the rest of the answer is nowhere: neither silence nor an end
+// that looks like one.
+func (to *reader) lost() error {
+	fault := serverError("The rest of this answer was lost. Ask again.", "generation_lost")
+	return to.send(event{name: "gap", data: `{"log":"ticket"}`}, event{data: string(mustJSON(fault))})
+}
+
+// goOn makes this process the writer of an answer that nobody writes. lost: the
+// bus has forgotten it.
+func (a *app) goOn(ctx context.Context, ticket string, q *question) (lost bool) {
+	if _, ok, err := a.bus.About(ctx, logOf(ticket)); err != nil || !ok {
+		return err == nil
+	}
+	if a.cutoff.over() || !a.pens.take() {
+		return false
+	}
+	claim, err := a.bus.Claim(ctx, logOf(ticket), claimTTL)
+	if err != nil { // as a rule: somebody writes
+		a.pens.put()
+		return false
+	}
+	go a.write(claim, ticket, q) // until the answer, the claim or this process ends
+	return false
+}
+
+// ageLimit is done when a stream that has an end must end before it: at the
+// cutoff, or at its max age. The caller calls undo when it is over.
+func (a *app) ageLimit() (limit <-chan struct{}, undo context.CancelFunc) {
+	if a.maxAge == 0 {
+		return a.cutoff.Done(), func() {}
+	}
+	ctx, undo := context.WithTimeout(a.cutoff, between(a.maxAge/5*4, a.maxAge))
+	return ctx.Done(), undo
+}

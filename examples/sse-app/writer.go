@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"gpm/examples/sse-app/internal/bus"
+)
+
+const (
+	claimTTL = 2 * time.Second // after that, others go on with what a dead process wrote
+	keepTime = claimTTL / 5    // between two signs of life of a writer whose model is silent
+	tryAgain = 50 * time.Millisecond
+	maxPens  = 256
+)
+
+// What an entry of an answer's log is. The kinds of the last one are what
+// GET /v1/generations/{id} says about the answer.
+const (
+	kindWord     = "word"
+	kindFinished = "finished"
+	kindStopped  = "stopped"
+	kindFailed   = "failed"
+)
+
+// errNoResume says that a model cannot go on with an answer in the middle.
+var errNoResume = errors.New("this model cannot go on in the middle of an answer")
+
+// pens are what the answers of this process are written with: there are so many.
+type pens struct {
+	taken chan struct{}
+	mark  string // of the process: its successor, of the same number, has another
+}
+
+func newPens() pens { return pens{make(chan struct{}, maxPens), rand.Text()[:8]} }
+
+// take is false if all are taken.
+func (p pens) take() bool {
+	select {
+	case p.taken <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p pens) put() { <-p.taken }
+
+// collect waits until all are back, and keeps them: nobody writes any more.
+func (p pens) collect(end <-chan struct{}) {
+	for range cap(p.taken) {
+		select {
+		case p.taken <- struct{}{}:
+		case <-end:
+			return
+		}
+	}
+}
+
+// token is the data of an entry: a word, or why the answer ended, and who wrote
+// it.
+type token struct {
+	By    string          `json:"by"`
+	Text  string          `json:"text,omitempty"`
+	Error json.RawMessage `json:"error,omitempty"` // what a client is told
+}
+
+func (a *app) token(t token) string {
+	t.By = a.pens.mark + ":" + a.instance
+	return string(mustJSON(t))
+}
+
+// stopped is the last entry of an answer that somebody stopped; of the reasons
+// that clients of this format know, it is the nearest.
+var stopped = token{Text: "stop"}
+
+func readToken(e bus.Entry) (t token) {
+	json.Unmarshal([]byte(e.Data), &t) // only this app writes them; of others nothing is taken
+	return t
+}
+
+func (t token) instance() string {
+	_, instance, _ := strings.Cut(t.By, ":")
+	return instance
+}
+
+// writer writes one answer for as long as it has the claim. It belongs to one
+// goroutine.
+type writer struct {
+	app    *app
+	claim  *bus.Claim
+	ticket string
+	next   int       // index of the entry that is due
+	until  time.Time // when the claim is lost if the bus hears nothing
+}
+
+// write is the goroutine that writes an answer from where the log ends, with a
+// pen that was taken. It does not care whether anybody reads. It ends with the
+// answer, with the claim, or at the cutoff, when it leaves the rest to a sibling.
+func (a *app) write(claim *bus.Claim, ticket string, q *question) {
+	defer a.pens.put()
+	ctx, quit := context.WithCancel(a.cutoff)
+	words, end := make(chan string), make(chan ending, 1)
+	w := &writer{a, claim, ticket, claim.Next(), time.Now().Add(claimTTL)}
+	thinks := make(chan struct{})
+	go func() { // the model; ends with the answer or with ctx
+		defer close(thinks)
+		end <- a.think(ctx, q.request(), w.next, words)
+	}()
+	w.copy(ctx, words, end)
+	quit()
+	<-thinks
+}
+
+// ending is how a model came to its end.
+type ending struct {
+	reason string
+	err    error
+}
+
+// think runs the model. Each word waits until the one before is on the bus.
+func (a *app) think(ctx context.Context, ask chatRequest, from int, words chan<- string) ending {
+	reason, err := a.speak(ctx, ask, from, func(word string) error {
+		select {
+		case words <- word:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	return ending{reason, err}
+}
+
+// copy brings words to the bus until something ends it.
+func (w *writer) copy(ctx context.Context, words <-chan string, end <-chan ending) {
+	keep := time.NewTicker(keepTime)
+	defer keep.Stop()
+	for {
+		var err error
+		select {
+		case word := <-words:
+			err = w.add(ctx, word)
+		case <-keep.C:
+			err = w.insist(ctx, w.claim.Keep)
+		case e := <-end:
+			err = w.finish(ctx, e)
+			if err == nil {
+				return
+			}
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err != nil {
+			w.giveUp(ctx, err)
+			return
+		}
+	}
+}
+
+func (w *writer) add(ctx context.Context, word string) error {
+	entry := w.app.token(token{Text: word})
+	err := w.insist(ctx, func(ctx context.Context) error { return w.claim.Append(ctx, w.next, kindWord, entry) })
+	if err == nil {
+		w.next++
+	}
+	return err
+}
+
+// finish writes the last entry: an answer never ends in silence.
+func (w *writer) finish(ctx context.Context, e ending) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // the model was interrupted, it did not fail
+	}
+	kind, entry := kindFinished, w.app.token(token{Text: e.reason})
+	if e.err != nil {
+		w.app.err.Printf("answer %s failed after %d words: %v", w.ticket, w.next, e.err)
+		kind, entry = kindFailed, w.app.token(token{Error: mustJSON(failure(e.err))})
+	}
+	return w.last(ctx, kind, entry)
+}
+
+func (w *writer) last(ctx context.Context, kind, entry string) error {
+	return w.insist(ctx, func(ctx context.Context) error { return w.claim.AppendLast(ctx, w.next, kind, entry) })
+}
+
+// failure is what a client is told of a model's error.
+func failure(err error) *apiError {
+	if errors.Is(err, errNoResume) {
+		return serverError("The process that wrote this answer is gone, and its model cannot go on in the middle. Ask again.", "generation_interrupted")
+	}
+	return serverError("The model failed in the middle of the answer. Ask again.", "model_failed")
+}
+
+// insist repeats a write while the bus is away and the claim may still be there.
+// Nothing can be written twice: an entry has its number. Nothing is collected
+// meanwhile: the model waits.
+func (w *writer) insist(ctx context.Context, write func(context.Context) error) error {
+	for {
+		asked := time.Now()
+		err := write(ctx)
+		if err == nil {
+			w.until = asked.Add(claimTTL)
+		}
+		if !errors.Is(err, bus.ErrDown) || time.Now().After(w.until) {
+			return err
+		}
+		select {
+		case <-time.After(tryAgain):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// giveUp ends the writing before the answer has ended: because it was stopped,
+// or because another is to go on.
+func (w *writer) giveUp(ctx context.Context, err error) {
+	switch {
+	case errors.Is(err, bus.ErrStop):
+		err = w.last(ctx, kindStopped, w.app.token(stopped))
+	case ctx.Err() != nil:
+		// With the claim given back, a sibling who has a reader goes on at once.
+		bye, cancel := context.WithTimeout(context.Background(), lastWords/2)
+		defer cancel()
+		err = w.claim.Release(bye)
+	}
+	if err != nil && !errors.Is(err, bus.ErrLost) {
+		w.app.err.Printf("stop writing answer %s at word %d: %v", w.ticket, w.next, err)
+	}
+}
