@@ -124,14 +124,14 @@ func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
 	if err := to.send(to.greeting()...); err != nil {
 		return // the client is gone
 	}
-	to.quiet = time.NewTimer(patienceWithWriters())
+	to.quiet = time.NewTimer(a.pens.silence())
 	defer to.quiet.Stop()
 	to.follow(log) // an error means: the client left
 }
 
-// patienceWithWriters differs, so that not all readers of an answer look after
-// it at the same moment.
-func patienceWithWriters() time.Duration { return between(claimTTL, claimTTL*5/4) }
+// silence is how long nothing comes before a reader looks after the writer. It
+// differs, so that not all readers of an answer do so at the same moment.
+func (p pens) silence() time.Duration { return between(p.ttl, p.ttl*5/4) }
 
 // follow sends what comes, and looks after the answer when nothing does: if its
 // writer is gone, this process goes on with it.
@@ -156,7 +156,7 @@ func (to *reader) follow(log *bus.Follower) error {
 			if to.app.goOn(to.ctx, to.ticket, to.q) {
 				return to.lost()
 			}
-			to.quiet.Reset(between(claimTTL/8, claimTTL/4))
+			to.quiet.Reset(to.app.pens.silence() / 8)
 		}
 	}
 }
@@ -179,7 +179,7 @@ func (to *reader) copy(log *bus.Follower) (more bool, err error) {
 	}
 	switch {
 	case len(entries) > 0:
-		to.quiet.Reset(patienceWithWriters())
+		to.quiet.Reset(to.app.pens.silence())
 	case !gap:
 		to.quiet.Reset(0) // woken for nothing: perhaps the writer has left
 	}
@@ -270,7 +270,7 @@ func (a *app) goOn(ctx context.Context, ticket string, q *question) (lost bool) 
 	if a.cutoff.over() || !a.pens.take() {
 		return false
 	}
-	claim, err := a.bus.Claim(ctx, logOf(ticket), claimTTL)
+	claim, err := a.bus.Claim(ctx, logOf(ticket), a.pens.ttl)
 	if err != nil { // as a rule: somebody writes
 		a.pens.put()
 		return false

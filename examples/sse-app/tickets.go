@@ -94,7 +94,7 @@ func (a *app) begin(ctx context.Context, id, about string, q *question) error {
 		a.pens.put()
 		return err
 	}
-	claim, err := a.bus.Claim(ctx, logOf(id), claimTTL)
+	claim, err := a.bus.Claim(ctx, logOf(id), a.pens.ttl)
 	if err != nil { // the bus went away in between; the first reader begins it
 		a.pens.put()
 		return nil
@@ -276,7 +276,7 @@ func (a *app) stateOf(ctx context.Context, id string, q *question) (state, error
 // it has ended. One that somebody stopped, and that nobody writes, is ended
 // here.
 func (a *app) probe(ctx context.Context, id string) (status string, err error) {
-	claim, err := a.bus.Claim(ctx, logOf(id), claimTTL)
+	claim, err := a.bus.Claim(ctx, logOf(id), a.pens.ttl)
 	switch {
 	case errors.Is(err, bus.ErrClaimed):
 		return "running", nil

@@ -12,10 +12,8 @@ import (
 )
 
 const (
-	claimTTL = 2 * time.Second // after that, others go on with what a dead process wrote
-	keepTime = claimTTL / 5    // between two signs of life of a writer whose model is silent
-	tryAgain = 50 * time.Millisecond
 	maxPens  = 256
+	tryAgain = 50 * time.Millisecond
 )
 
 // What an entry of an answer's log is. The kinds of the last one are what
@@ -33,10 +31,11 @@ var errNoResume = errors.New("this model cannot go on in the middle of an answer
 // pens are what the answers of this process are written with: there are so many.
 type pens struct {
 	taken chan struct{}
-	mark  string // of the process: its successor, of the same number, has another
+	mark  string        // of the process: its successor, of the same number, has another
+	ttl   time.Duration // after it, others go on with what a dead process wrote
 }
 
-func newPens() pens { return pens{make(chan struct{}, maxPens), rand.Text()[:8]} }
+func newPens() pens { return pens{make(chan struct{}, maxPens), rand.Text()[:8], 2 * time.Second} }
 
 // take is false if all are taken.
 func (p pens) take() bool {
@@ -105,7 +104,7 @@ func (a *app) write(claim *bus.Claim, ticket string, q *question) {
 	defer a.pens.put()
 	ctx, quit := context.WithCancel(a.cutoff)
 	words, end := make(chan string), make(chan ending, 1)
-	w := &writer{a, claim, ticket, claim.Next(), time.Now().Add(claimTTL)}
+	w := &writer{a, claim, ticket, claim.Next(), time.Now().Add(a.pens.ttl)}
 	thinks := make(chan struct{})
 	go func() { // the model; ends with the answer or with ctx
 		defer close(thinks)
@@ -137,7 +136,7 @@ func (a *app) think(ctx context.Context, ask chatRequest, from int, words chan<-
 
 // copy brings words to the bus until something ends it.
 func (w *writer) copy(ctx context.Context, words <-chan string, end <-chan ending) {
-	keep := time.NewTicker(keepTime)
+	keep := time.NewTicker(w.app.pens.ttl / 5) // signs of life while the model is silent
 	defer keep.Stop()
 	for {
 		var err error
@@ -203,7 +202,7 @@ func (w *writer) insist(ctx context.Context, write func(context.Context) error) 
 		asked := time.Now()
 		err := write(ctx)
 		if err == nil {
-			w.until = asked.Add(claimTTL)
+			w.until = asked.Add(w.app.pens.ttl)
 		}
 		if !errors.Is(err, bus.ErrDown) || time.Now().After(w.until) {
 			return err
