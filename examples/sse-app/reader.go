@@ -22,9 +22,9 @@ func (a *app) followTicket(w http.ResponseWriter, r *http.Request, ticket string
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	q, err := a.ticket(r, ticket)
-	if err == nil && last >= 0 {
-		err = a.unread(r.Context(), ticket, last)
+	to := &reader{app: a, ticket: ticket, last: last}
+	if to.q, err = a.ticket(r, ticket); err == nil {
+		to.from, to.next, err = a.place(r.Context(), ticket, last)
 	}
 	switch {
 	case r.Context().Err() != nil: // the client is gone already
@@ -37,7 +37,7 @@ func (a *app) followTicket(w http.ResponseWriter, r *http.Request, ticket string
 	case r.Method == http.MethodHead:
 		eventHeaders(w.Header(), r)
 	default:
-		a.read(w, r, &reader{app: a, ticket: ticket, q: q, last: last})
+		a.read(w, r, to)
 	}
 }
 
@@ -46,24 +46,31 @@ var (
 	neverSent     = &refusal{http.StatusBadRequest, "", "Last-Event-ID is after the end of this answer."}
 )
 
-// unread says whether there is anything for a client that has entry last.
-func (a *app) unread(ctx context.Context, ticket string, last int) error {
-	entries, _, err := a.bus.History(ctx, logOf(ticket), bus.Start)
+// place finds where to read for a client that has entry last: from that entry
+// on, as it tells who wrote it.
+func (a *app) place(ctx context.Context, ticket string, last int) (from string, next int, err error) {
+	if last < 0 {
+		return bus.Start, 0, nil
+	}
+	from = bus.After(last - 1)
+	entries, _, err := a.bus.History(ctx, logOf(ticket), from)
 	switch {
 	case err != nil:
-		return busDown
-	case len(entries) == 0:
-		return nil
+		return "", 0, busDown
+	case len(entries) > 0 && entries[0].Index == last && entries[0].Kind != kindWord:
+		return "", 0, nothingUnread
+	case len(entries) > 0 && entries[0].Index == last:
+		return from, last, nil
 	}
-	switch end := entries[len(entries)-1]; {
-	case end.Kind == kindWord:
-		return nil
-	case last == end.Index:
-		return nothingUnread
-	case last > end.Index:
-		return neverSent
+	switch end, err := a.newest(ctx, ticket); {
+	case err != nil:
+		return "", 0, busDown
+	case end.Kind != kindWord:
+		return "", 0, neverSent
 	}
-	return nil
+	// The bus has less than the client, as a spare one may that took over from
+	// another: what is missing is written again, and passed over.
+	return bus.Start, 0, nil
 }
 
 // untilBus holds a client for which nothing can be known while the bus is away.
@@ -101,16 +108,16 @@ type reader struct {
 	app    *app
 	ticket string
 	q      *question
-	last   int         // index of the last entry that the client has
-	next   int         // index of the entry that the log gives next
-	by     string      // who wrote the one before
-	quiet  *time.Timer // when nothing has come for so long that the writer may be gone
+	last   int           // index of the last entry that the client has
+	from   string        // cursor where the reading begins
+	next   int           // index of the entry that the log gives next
+	by     string        // who wrote the one before
+	quiet  *time.Timer   // when nothing has come for so long that the writer may be gone
+	pause  time.Duration // after a look at the writer that found one
 }
 
-// read follows the log from its start, as that tells who wrote what: what the
-// client has is passed over.
 func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
-	log, err := a.bus.Follow(logOf(to.ticket), bus.Start)
+	log, err := a.bus.Follow(logOf(to.ticket), to.from)
 	if err != nil {
 		asRefusal(err).asText(w)
 		return
@@ -124,7 +131,9 @@ func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
 	if err := to.send(to.greeting()...); err != nil {
 		return // the client is gone
 	}
-	to.quiet = time.NewTimer(a.pens.silence())
+	// The first look is soon: a client that comes back may have seen the writer die.
+	to.pause = a.pens.ttl / 16
+	to.quiet = time.NewTimer(to.pause)
 	defer to.quiet.Stop()
 	to.follow(log) // an error means: the client left
 }
@@ -156,7 +165,8 @@ func (to *reader) follow(log *bus.Follower) error {
 			if to.app.goOn(to.ctx, to.ticket, to.q) {
 				return to.lost()
 			}
-			to.quiet.Reset(to.app.pens.silence() / 8)
+			to.pause = min(to.pause*5/4, to.app.pens.ttl/2)
+			to.quiet.Reset(between(to.pause/2, to.pause))
 		}
 	}
 }
@@ -179,6 +189,7 @@ func (to *reader) copy(log *bus.Follower) (more bool, err error) {
 	}
 	switch {
 	case len(entries) > 0:
+		to.pause = to.app.pens.ttl / 16
 		to.quiet.Reset(to.app.pens.silence())
 	case !gap:
 		to.quiet.Reset(0) // woken for nothing: perhaps the writer has left
@@ -264,19 +275,20 @@ func (to *reader) lost() error {
 // goOn makes this process the writer of an answer that nobody writes. lost: the
 // bus has forgotten it.
 func (a *app) goOn(ctx context.Context, ticket string, q *question) (lost bool) {
-	if _, ok, err := a.bus.About(ctx, logOf(ticket)); err != nil || !ok {
-		return err == nil
-	}
 	if a.cutoff.over() || !a.pens.take() {
 		return false
 	}
 	claim, err := a.bus.Claim(ctx, logOf(ticket), a.pens.ttl)
-	if err != nil { // as a rule: somebody writes
-		a.pens.put()
+	if err == nil {
+		go a.write(claim, ticket, q) // until the answer, the claim or this process ends
 		return false
 	}
-	go a.write(claim, ticket, q) // until the answer, the claim or this process ends
-	return false
+	a.pens.put()
+	if !errors.Is(err, bus.ErrLost) {
+		return false // as a rule: somebody writes
+	}
+	_, ok, err := a.bus.About(ctx, logOf(ticket)) // if it is there, it has just been finished
+	return err == nil && !ok
 }
 
 // ageLimit is done when a stream that has an end must end before it: at the

@@ -205,15 +205,18 @@ func TestTicketsInAStorm(t *testing.T) {
 	}
 	over := make(chan struct{})
 	go func() { all.Wait(); close(over) }() // until all answers have ended
-	strikes := 0
+	strikes, calm := 0, time.After(patience/2)
 	for running := true; running; strikes++ {
 		f.strike([]syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[strikes%2])
 		select {
 		case <-over:
 			running = false
-		case <-time.After(time.Duration(rand.IntN(500)) * time.Millisecond): // another moment each time
+		case <-calm:
+			running = false
+		case <-time.After(time.Duration(200+rand.IntN(1000)) * time.Millisecond): // another moment each time
 		}
 	}
+	<-over
 	t.Logf("ledger %v after %d strikes: %d reconnects, %d takeovers", ledger, strikes, resumed, moved)
 	if ledger["complete"] != 50 || len(ledger) != 1 {
 		t.Errorf("ledger %v", ledger)

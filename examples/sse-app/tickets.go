@@ -226,8 +226,11 @@ func (a *app) generationState(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	state, err := a.stateOf(r.Context(), id, q)
+	if errors.Is(err, bus.ErrDown) {
+		err = busDown
+	}
 	if err != nil {
-		busDown.asJSON(w)
+		asRefusal(err).asJSON(w)
 		return
 	}
 	writeJSON(w, http.StatusOK, state)
@@ -251,24 +254,35 @@ type state struct {
 func (a *app) stateOf(ctx context.Context, id string, q *question) (state, error) {
 	s := state{ID: id, Instance: q.Instance}
 	for range 2 { // again if it ended between the two looks
-		entries, _, err := a.bus.History(ctx, logOf(id), bus.Start)
+		last, err := a.newest(ctx, id)
 		if err != nil {
 			return s, err
 		}
-		if len(entries) > 0 {
-			last := entries[len(entries)-1]
-			s.Tokens, s.Instance = last.Index, readToken(last).instance()
-			if last.Kind != kindWord {
-				s.Status = last.Kind
-				return s, nil
-			}
-			s.Tokens++
+		if s.Tokens = last.Index + 1; s.Tokens > 0 {
+			s.Instance = readToken(last).instance()
+		}
+		if last.Kind != kindWord {
+			s.Tokens, s.Status = last.Index, last.Kind
+			return s, nil
 		}
 		if s.Status, err = a.probe(ctx, id); err != nil || s.Status != "" {
 			return s, err
 		}
 	}
-	return s, nil
+	return s, noSuchTicket // forgotten meanwhile
+}
+
+// newest is the last entry of an answer; as long as there is none, a word before
+// the first.
+func (a *app) newest(ctx context.Context, id string) (last bus.Entry, err error) {
+	last = bus.Entry{Index: -1, Kind: kindWord, Cursor: bus.Start}
+	for {
+		entries, _, err := a.bus.History(ctx, logOf(id), last.Cursor)
+		if err != nil || len(entries) == 0 {
+			return last, err
+		}
+		last = entries[len(entries)-1]
+	}
 }
 
 // probe asks who writes an answer, by trying to: "running" if somebody does,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"gpm/examples/sse-app/internal/bus"
@@ -102,17 +103,15 @@ type writer struct {
 // answer, with the claim, or at the cutoff, when it leaves the rest to a sibling.
 func (a *app) write(claim *bus.Claim, ticket string, q *question) {
 	defer a.pens.put()
+	var model sync.WaitGroup
+	defer model.Wait()
 	ctx, quit := context.WithCancel(a.cutoff)
+	defer quit()
 	words, end := make(chan string), make(chan ending, 1)
-	w := &writer{a, claim, ticket, claim.Next(), time.Now().Add(a.pens.ttl)}
-	thinks := make(chan struct{})
-	go func() { // the model; ends with the answer or with ctx
-		defer close(thinks)
-		end <- a.think(ctx, q.request(), w.next, words)
-	}()
+	first := claim.Next()
+	model.Go(func() { end <- a.think(ctx, q.request(), first, words) }) // until the answer or ctx ends
+	w := &writer{a, claim, ticket, first, time.Now().Add(a.pens.ttl)}
 	w.copy(ctx, words, end)
-	quit()
-	<-thinks
 }
 
 // ending is how a model came to its end.
@@ -174,12 +173,15 @@ func (w *writer) finish(ctx context.Context, e ending) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // the model was interrupted, it did not fail
 	}
-	kind, entry := kindFinished, w.app.token(token{Text: e.reason})
 	if e.err != nil {
-		w.app.err.Printf("answer %s failed after %d words: %v", w.ticket, w.next, e.err)
-		kind, entry = kindFailed, w.app.token(token{Error: mustJSON(failure(e.err))})
+		return w.fail(ctx, e.err)
 	}
-	return w.last(ctx, kind, entry)
+	return w.last(ctx, kindFinished, w.app.token(token{Text: e.reason}))
+}
+
+func (w *writer) fail(ctx context.Context, err error) error {
+	w.app.err.Printf("answer %s failed after %d words: %v", w.ticket, w.next, err)
+	return w.last(ctx, kindFailed, w.app.token(token{Error: mustJSON(failure(err))}))
 }
 
 func (w *writer) last(ctx context.Context, kind, entry string) error {
@@ -216,7 +218,7 @@ func (w *writer) insist(ctx context.Context, write func(context.Context) error) 
 }
 
 // giveUp ends the writing before the answer has ended: because it was stopped,
-// or because another is to go on.
+// because another is to go on, or because nobody could.
 func (w *writer) giveUp(ctx context.Context, err error) {
 	switch {
 	case errors.Is(err, bus.ErrStop):
@@ -226,6 +228,8 @@ func (w *writer) giveUp(ctx context.Context, err error) {
 		bye, cancel := context.WithTimeout(context.Background(), lastWords/2)
 		defer cancel()
 		err = w.claim.Release(bye)
+	case !errors.Is(err, bus.ErrDown) && !errors.Is(err, bus.ErrLost):
+		err = w.fail(ctx, err) // the bus does not take it: the answer is too long
 	}
 	if err != nil && !errors.Is(err, bus.ErrLost) {
 		w.app.err.Printf("stop writing answer %s at word %d: %v", w.ticket, w.next, err)

@@ -218,7 +218,8 @@ func (b *Bus) beat() {
 // hear takes a message to those who follow its log.
 func (b *Bus) hear(channel, payload string) {
 	n, e, err := unpack(payload)
-	if err != nil {
+	woken := payload == "" // a claim was given back
+	if err != nil && !woken {
 		return // of somebody else on our channel
 	}
 	b.mu.Lock()
@@ -227,10 +228,12 @@ func (b *Bus) hear(channel, payload string) {
 	if t == nil {
 		return // the last follower has just left
 	}
-	b.loud[t] = struct{}{}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.hold(n, e)
+	if !woken {
+		b.loud[t] = struct{}{}
+		t.hold(n, e)
+	}
 	for f := range t.followers {
 		f.poke()
 	}
