@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"gpm/examples/sse-app/ssetest"
 )
 
 // patience bounds every wait in these tests; it is never reached when all is well.
@@ -85,7 +87,8 @@ func smallBuffers(t *testing.T, ln *net.TCPListener) {
 	}
 }
 
-// do sends a request on a connection of its own; the test's end closes it.
+// do sends a request on a connection of its own; the test's end closes it. An
+// event stream is linted while the test reads it.
 func do(t *testing.T, method, url, body string, headers ...string) *http.Response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -99,12 +102,24 @@ func do(t *testing.T, method, url, body string, headers ...string) *http.Respons
 	}
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	resp, err := tr.RoundTrip(req)
+	resp, err := (&ssetest.Transport{T: t, Base: tr, Options: lintOptions}).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { resp.Body.Close() })
 	return resp
+}
+
+// lintOptions are those of the app's routes.
+func lintOptions(req *http.Request) ssetest.Options {
+	switch path := req.URL.Path; {
+	case strings.HasPrefix(path, "/v1/"):
+		return ssetest.Options{OpenAI: true}
+	case path == "/echo": // sends whatever it was asked for
+		return ssetest.Options{EmptyData: true}
+	default:
+		return ssetest.Options{JSON: true}
+	}
 }
 
 func read(t *testing.T, r io.Reader) string {
