@@ -26,9 +26,6 @@ const (
 	kindFailed   = "failed"
 )
 
-// errNoResume says that a model cannot go on with an answer in the middle.
-var errNoResume = errors.New("this model cannot go on in the middle of an answer")
-
 // pens are what the answers of this process are written with: there are so many.
 type pens struct {
 	taken chan struct{}
@@ -188,12 +185,15 @@ func (w *writer) last(ctx context.Context, kind, entry string) error {
 	return w.insist(ctx, func(ctx context.Context) error { return w.claim.AppendLast(ctx, w.next, kind, entry) })
 }
 
-// failure is what a client is told of a model's error.
+// failure is what a client is told of an error.
 func failure(err error) *apiError {
 	if errors.Is(err, errNoResume) {
 		return serverError("The process that wrote this answer is gone, and its model cannot go on in the middle. Ask again.", "generation_interrupted")
 	}
-	return serverError("The model failed in the middle of the answer. Ask again.", "model_failed")
+	if e, ok := errors.AsType[*chatError](err); ok {
+		return e.fault
+	}
+	return serverError("The answer could not be finished. Ask again.", "generation_failed")
 }
 
 // insist repeats a write while the bus is away and the claim may still be there.
