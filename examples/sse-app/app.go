@@ -22,6 +22,7 @@ type app struct {
 	out, err *log.Logger // stdout: a line per request; stderr: what went wrong
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
+	keyring  keyring  // what cookies are signed with
 	pens     pens     // what this process writes answers with
 
 	wire *http.Transport // to the upstream

@@ -79,7 +79,7 @@ func (a *app) newTicket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := newTicketID(time.Now())
-	if err := a.begin(r.Context(), id, about, &q); err != nil {
+	if err := a.startWriting(r.Context(), id, about, &q); err != nil {
 		a.err.Printf("begin an answer: %v", err)
 		busDown.asJSON(w)
 		return
@@ -87,9 +87,9 @@ func (a *app) newTicket(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusCreated, map[string]string{"ticket": id, "url": "/stream?ticket=" + id})
 }
 
-// begin makes the log of an answer and starts to write it, with a pen that was
+// startWriting makes the log of an answer and starts to write it, with a pen that was
 // taken.
-func (a *app) begin(ctx context.Context, id, about string, q *question) error {
+func (a *app) startWriting(ctx context.Context, id, about string, q *question) error {
 	if err := a.bus.Create(ctx, logOf(id), about); err != nil {
 		a.pens.put()
 		return err
@@ -135,7 +135,7 @@ type refusal struct {
 }
 
 var (
-	noBus        = &refusal{http.StatusServiceUnavailable, "no_bus", "There is no bus: set REDIS_URL, or start sse-bus and set BUS_FILE."}
+	noBus        = &refusal{http.StatusServiceUnavailable, "no_bus", errNoBus.Error()}
 	busDown      = &refusal{http.StatusServiceUnavailable, "bus_down", "The bus cannot be reached now. Try again."}
 	busy         = &refusal{http.StatusServiceUnavailable, "busy", "Too many answers are being written. Try again."}
 	noSuchTicket = &refusal{http.StatusNotFound, "unknown_ticket", "There is no such ticket."}
