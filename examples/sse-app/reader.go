@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"gpm/examples/sse-app/internal/bus"
@@ -34,8 +32,6 @@ func (a *app) followTicket(w http.ResponseWriter, r *http.Request, ticket string
 		w.WriteHeader(http.StatusNoContent)
 	case err != nil:
 		asRefusal(err).asText(w)
-	case r.Method == http.MethodHead:
-		eventHeaders(w.Header(), r)
 	default:
 		a.read(w, r, to)
 	}
@@ -65,11 +61,11 @@ func (a *app) place(ctx context.Context, ticket string, last int) (from string, 
 	switch end, err := a.newest(ctx, ticket); {
 	case err != nil:
 		return "", 0, busDown
-	case end.Kind != kindWord:
+	case end.Kind != kindWord || a.upstream != "":
 		return "", 0, neverSent
 	}
-	// The bus has less than the client, as a spare one may that took over from
-	// another: what is missing is written again, and passed over.
+	// The bus has less than the client: it has lost the last moments. They are
+	// written again, and passed over.
 	return bus.Start, 0, nil
 }
 
@@ -77,9 +73,8 @@ func (a *app) place(ctx context.Context, ticket string, last int) (from string, 
 // A 503 would close its EventSource for good. When the bus is back, the client
 // is asked to come again, to hear what is true then.
 func (a *app) untilBus(w http.ResponseWriter, r *http.Request) {
-	s, err := a.openEvents(w, r)
-	if err != nil {
-		streamFault(w, err)
+	s, ok := a.begin(w, r)
+	if !ok {
 		return
 	}
 	defer s.close()
@@ -95,19 +90,13 @@ func (a *app) untilBus(w http.ResponseWriter, r *http.Request) {
 	s.send(a.goodbye())
 }
 
-// streamFault answers a client that cannot be streamed to, if it is still there.
-func streamFault(w http.ResponseWriter, err error) {
-	if errors.Is(err, errStreaming) {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-	}
-}
-
 // reader sends one answer to one client. It belongs to the handler's goroutine.
 type reader struct {
 	*eventStream
 	app    *app
 	ticket string
 	q      *question
+	chunks *generation
 	last   int           // index of the last entry that the client has
 	from   string        // cursor where the reading begins
 	next   int           // index of the entry that the log gives next
@@ -123,11 +112,12 @@ func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
 		return
 	}
 	defer log.Close()
-	if to.eventStream, err = a.openEvents(w, r); err != nil {
-		streamFault(w, err)
+	var ok bool
+	if to.eventStream, ok = a.begin(w, r); !ok {
 		return
 	}
 	defer to.close()
+	to.chunks = to.q.answer()
 	if err := to.send(to.greeting()...); err != nil {
 		return // the client is gone
 	}
@@ -177,30 +167,43 @@ func (to *reader) copy(log *bus.Follower) (more bool, err error) {
 	if err != nil {
 		return true, to.ctx.Err() // the bus is away; the client waits
 	}
-	var events []event
-	more = true
-	for _, e := range entries {
-		if gap = gap || e.Index != to.next; gap {
-			break
-		}
-		events = append(events, to.translate(e)...)
-		to.next++
-		more = e.Kind == kindWord
-	}
-	switch {
-	case len(entries) > 0:
-		to.pause = to.app.pens.ttl / 16
-		to.quiet.Reset(to.app.pens.silence())
-	case !gap:
-		to.quiet.Reset(0) // woken for nothing: perhaps the writer has left
-	}
+	events, more, hole := to.news(entries)
 	if len(events) > 0 {
 		err = to.send(events...)
 	}
-	if gap && err == nil {
+	switch {
+	case err != nil || !more:
+		return false, err
+	case hole || gap && to.app.upstream != "":
 		return false, to.lost()
+	case len(entries) > 0 && !gap:
+		to.pause = to.app.pens.ttl / 16
+		to.quiet.Reset(to.app.pens.silence())
+	default:
+		// Woken for nothing: perhaps the writer has left. Or the bus has lost its
+		// memory, if only of the last moments: these can be written again.
+		to.quiet.Reset(0)
 	}
-	return more, err
+	return true, nil
+}
+
+// news is what the client does not have yet; more is false if it ends with the
+// end, hole is true if something is missing.
+func (to *reader) news(entries []bus.Entry) (events []event, more, hole bool) {
+	for _, e := range entries {
+		if e.Index < to.next {
+			continue // written again
+		}
+		if e.Index > to.next {
+			return events, true, true
+		}
+		to.next++
+		events = append(events, to.translate(e)...)
+		if e.Kind != kindWord {
+			return events, false, false
+		}
+	}
+	return events, true, false
 }
 
 // greeting tells where the client is, and opens the answer if it is at its start.
@@ -212,7 +215,7 @@ func (to *reader) greeting() []event {
 	events := []event{{name: "hello", retry: between(time.Second, 3*time.Second), data: string(mustJSON(hello))}}
 	if to.last < 0 {
 		empty := ""
-		events = append(events, to.chunk(choice{Delta: &delta{Role: "assistant", Content: &empty}}))
+		events = append(events, to.chunks.chunk(choice{Delta: &delta{Role: "assistant", Content: &empty}}))
 	}
 	return events
 }
@@ -231,37 +234,29 @@ func (to *reader) translate(e bus.Entry) (events []event) {
 		if before != "" && before != t.By {
 			events = append(events, event{name: "takeover", data: fmt.Sprintf(`{"instance":%q,"token":%d}`, t.instance(), e.Index)})
 		}
-		word := to.chunk(choice{Delta: &delta{Content: &t.Text}})
+		word := to.chunks.chunk(choice{Delta: &delta{Content: &t.Text}})
 		word.id = id
 		return append(events, word)
 	case kindFailed:
 		return []event{{id: id, data: string(t.Error)}}
 	}
-	events = []event{to.chunk(choice{Delta: &delta{}, FinishReason: &t.Text})}
+	events = []event{to.chunks.chunk(choice{Delta: &delta{}, FinishReason: &t.Text})}
 	if to.q.Usage {
 		events = append(events, to.usage(e.Index))
 	}
 	// Only the very last event has the id of the end: a client that missed it
 	// gets the end again.
-	return append(events, event{id: id, data: "[DONE]"})
+	return append(events, event{id: id, data: endMark})
 }
 
-func (to *reader) base() completion {
-	return completion{ID: to.q.ID, Object: "chat.completion.chunk", Created: to.q.Created, Model: to.q.Model}
-}
-
-func (to *reader) chunk(choices ...choice) event {
-	c := to.base()
-	c.Choices = choices
-	if to.q.Usage {
-		c.Usage = json.RawMessage("null")
-	}
-	return event{data: string(mustJSON(c))}
+// answer is what all chunks of this answer have in common.
+func (q *question) answer() *generation {
+	return &generation{base: completion{ID: q.ID, Created: q.Created, Model: q.Model}, question: q.request()}
 }
 
 func (to *reader) usage(words int) event {
-	c, asked := to.base(), len(strings.Fields(to.q.Prompt))
-	c.Choices, c.Usage = []choice{}, mustJSON(usage{asked, words, asked + words})
+	c := to.chunks.base
+	c.Object, c.Choices, c.Usage = "chat.completion.chunk", []choice{}, to.chunks.usage(words)
 	return event{data: string(mustJSON(c))}
 }
 

@@ -37,7 +37,7 @@ func wordsOf(t *testing.T, url, ticket string, n int) {
 // The writer's process is killed in the middle, at twenty random moments. The
 // reader, on another instance, has the whole answer, and is told who went on.
 func TestKillTheWriter(t *testing.T) {
-	busURL := "redis://" + busServer(t).Addr() + "/0"
+	busURL := small(t).url
 	other := launchOn(t, busURL, "1", "-delay", "20ms")
 	moments := len(answer("x")) * 20
 	var all sync.WaitGroup
@@ -64,7 +64,7 @@ func TestKillTheWriter(t *testing.T) {
 // The reader's instance is killed; then the reader's and the writer's, which
 // are one or two. The reader comes back elsewhere with its Last-Event-ID.
 func TestKillTheReadersInstance(t *testing.T) {
-	busURL := "redis://" + busServer(t).Addr() + "/0"
+	busURL := small(t).url
 	last := launchOn(t, busURL, "3", "-delay", "20ms")
 	for name, together := range map[string]struct{ writer, same bool }{"the reader's": {}, "both": {writer: true}, "one that is both": {writer: true, same: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestKillTheReadersInstance(t *testing.T) {
 // SIGTERM in the middle of a long answer: at the end of the drain another
 // instance goes on, at once.
 func TestTheWriterLeaves(t *testing.T) {
-	busURL := "redis://" + busServer(t).Addr() + "/0"
+	busURL := small(t).url
 	other := launchOn(t, busURL, "1", "-delay", "20ms")
 	writer := launchOn(t, busURL, "2", "-delay", "20ms", "-linger", "1ms", "-drain", "100ms")
 	g := order(t, writer.url, ask("x"))
@@ -121,7 +121,7 @@ func TestTheWriterLeaves(t *testing.T) {
 // A writer that stands still for longer than its claim lives, and then goes on
 // as if nothing had been, writes nothing twice.
 func TestAWriterThatWasFrozen(t *testing.T) {
-	busURL := "redis://" + busServer(t).Addr() + "/0"
+	busURL := small(t).url
 	other := launchOn(t, busURL, "1", "-delay", "20ms")
 	writer := launchOn(t, busURL, "2", "-delay", "20ms")
 	g := order(t, writer.url, ask("x"))
@@ -186,7 +186,7 @@ func (f *fleet) strike(sig syscall.Signal) {
 // Fifty answers while instances die and come back, by force and by request. The
 // ledger has one class.
 func TestTicketsInAStorm(t *testing.T) {
-	busURL := "redis://" + busServer(t).Addr() + "/0"
+	busURL := small(t).url
 	f := launchFleet(t, busURL, 3, "-delay", "100ms", "-linger", "1ms", "-spread", "1ms", "-drain", "300ms")
 	var mu sync.Mutex
 	ledger, resumed, moved := map[string]int{}, 0, 0

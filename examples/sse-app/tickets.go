@@ -46,40 +46,40 @@ type question struct {
 	Limit    int    `json:"limit,omitempty"`
 	Usage    bool   `json:"usage,omitempty"`
 	Body     string `json:"body,omitempty"`
+	Keyed    bool   `json:"keyed,omitempty"` // the upstream was to be asked with a key that only the client has
+
+	key string // which is not kept on the bus
 }
 
 func (q *question) request() chatRequest {
-	return chatRequest{body: []byte(q.Body), model: q.Model, prompt: q.Prompt, limit: q.Limit, stream: true, includeUsage: q.Usage}
+	return chatRequest{body: []byte(q.Body), key: q.key, model: q.Model, prompt: q.Prompt, limit: q.Limit, stream: true, includeUsage: q.Usage}
 }
 
 // newTicket takes a question and begins with the answer at once.
 func (a *app) newTicket(w http.ResponseWriter, r *http.Request) {
-	ask, status, fault := readChatRequest(w, r)
+	q, status, fault := a.takeQuestion(w, r)
 	if fault != nil {
 		fault.write(w, status)
 		return
 	}
-	q := question{
-		User: a.user(r), Instance: a.instance, ID: "chatcmpl-" + rand.Text(), Created: time.Now().Unix(),
-		Model: cmp.Or(ask.model, modelName), Prompt: ask.prompt, Limit: ask.limit, Usage: ask.includeUsage,
-	}
-	if a.upstream != "" {
-		q.Body = string(ask.body)
-	}
+	var err error
 	about := string(mustJSON(q))
-	switch {
+	switch q.User, err = a.visitor(r); {
 	case len(about) > maxQuestion:
-		(&refusal{http.StatusRequestEntityTooLarge, "request_too_large", "The question is longer than 256 KiB."}).asJSON(w)
+		longQuestion.asJSON(w)
 		return
 	case a.bus == nil:
 		noBus.asJSON(w)
+		return
+	case err != nil: // whose it is cannot be known now
+		busDown.asJSON(w)
 		return
 	case a.cutoff.over() || !a.pens.take():
 		busy.asJSON(w)
 		return
 	}
 	id := newTicketID(time.Now())
-	if err := a.startWriting(r.Context(), id, about, &q); err != nil {
+	if err := a.startWriting(r.Context(), id, q); err != nil {
 		a.err.Printf("begin an answer: %v", err)
 		busDown.asJSON(w)
 		return
@@ -87,10 +87,29 @@ func (a *app) newTicket(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusCreated, map[string]string{"ticket": id, "url": "/stream?ticket=" + id})
 }
 
-// startWriting makes the log of an answer and starts to write it, with a pen that was
-// taken.
-func (a *app) startWriting(ctx context.Context, id, about string, q *question) error {
-	if err := a.bus.Create(ctx, logOf(id), about); err != nil {
+func (a *app) takeQuestion(w http.ResponseWriter, r *http.Request) (q *question, status int, fault *apiError) {
+	ask, status, fault := readChatRequest(w, r)
+	if fault != nil {
+		return nil, status, fault
+	}
+	q = &question{
+		Instance: a.instance, ID: "chatcmpl-" + rand.Text(), Created: time.Now().Unix(),
+		Model: cmp.Or(ask.model, modelName), Prompt: ask.prompt, Limit: ask.limit, Usage: ask.includeUsage,
+	}
+	if a.upstream != "" {
+		q.Body, q.key, q.Keyed = string(ask.body), ask.key, ask.key != ""
+		return q, 0, nil
+	}
+	if _, _, err := ask.answer(); err != nil {
+		return nil, http.StatusNotFound, unknownModel(ask.model)
+	}
+	return q, 0, nil
+}
+
+// startWriting makes the log of an answer and starts to write it, with a pen that
+// was taken.
+func (a *app) startWriting(ctx context.Context, id string, q *question) error {
+	if err := a.bus.Create(ctx, logOf(id), string(mustJSON(q))); err != nil {
 		a.pens.put()
 		return err
 	}
@@ -137,6 +156,7 @@ type refusal struct {
 var (
 	noBus        = &refusal{http.StatusServiceUnavailable, "no_bus", errNoBus.Error()}
 	busDown      = &refusal{http.StatusServiceUnavailable, "bus_down", "The bus cannot be reached now. Try again."}
+	longQuestion = &refusal{http.StatusRequestEntityTooLarge, "request_too_large", "The question is longer than 256 KiB."}
 	busy         = &refusal{http.StatusServiceUnavailable, "busy", "Too many answers are being written. Try again."}
 	noSuchTicket = &refusal{http.StatusNotFound, "unknown_ticket", "There is no such ticket."}
 	oldTicket    = &refusal{http.StatusGone, "expired_ticket", "This answer is not kept any more. Ask again."}
@@ -189,9 +209,11 @@ func (a *app) ticket(r *http.Request, id string) (*question, error) {
 	if err := json.Unmarshal([]byte(about), q); err != nil {
 		return nil, fmt.Errorf("read what ticket %q is about: %w", id, err)
 	}
-	switch user := a.user(r); {
+	switch user, err := a.visitor(r); {
 	case q.User == "" || q.User == user:
 		return q, nil
+	case err != nil: // the cookie cannot be read now
+		return nil, busDown
 	case user == "":
 		return nil, notLoggedIn
 	}

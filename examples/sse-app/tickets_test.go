@@ -11,45 +11,35 @@ import (
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 
 	"gpm/examples/sse-app/internal/bus"
 	"gpm/examples/sse-app/ssetest"
 )
 
-// busServer is a bus for one test.
-func busServer(t *testing.T) *miniredis.Miniredis {
+// writers are instances on a bus. What dies is missed after 300 ms.
+func (m *meeting) writer(t *testing.T, name string, change func(*app)) *running {
 	t.Helper()
-	m := miniredis.NewMiniRedis()
-	m.ClockTTL(true)
-	if err := m.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Close)
-	return m
+	r := m.instance(t, name, func(a *app) {
+		a.pens.ttl = 300 * time.Millisecond
+		if change != nil {
+			change(a)
+		}
+	})
+	until(t, "the bus is there", r.bus.Up)
+	return r
 }
 
-func openTestBus(t *testing.T, m *miniredis.Miniredis) *bus.Bus {
+// bare is a connection to the bus without an instance.
+func (m *meeting) bare(t *testing.T) *bus.Bus {
 	t.Helper()
-	url := "redis://" + m.Addr() + "/0"
-	b, err := bus.Open(bus.Options{URL: func() (string, error) { return url, nil }})
+	b, err := bus.Open(bus.Options{URL: m.where})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
 	until(t, "the bus is there", b.Up)
 	return b
-}
-
-// startOn runs an instance on a bus. What dies is missed after 300 ms.
-func startOn(t *testing.T, m *miniredis.Miniredis, instance string, change func(*app)) *running {
-	t.Helper()
-	return start(t, func(a *app) {
-		a.instance, a.bus, a.pens.ttl = instance, openTestBus(t, m), 300*time.Millisecond
-		if change != nil {
-			change(a)
-		}
-	})
 }
 
 // order hands in a ticket.
@@ -194,8 +184,8 @@ func (l *listener) complete(end, prompt string) {
 // Whatever instance took the question, every instance gives the same answer, in
 // the same chunks.
 func TestTicketIsReadOnEveryInstance(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", nil), startOn(t, m, "2", nil)
+	m := small(t)
+	one, two := m.writer(t, "1", nil), m.writer(t, "2", nil)
 	for _, method := range []string{"POST", "PUT"} {
 		resp := do(t, method, one.url+"/tickets", `{"messages":[{"role":"user","content":"Tell me a story"}],"stream_options":{"include_usage":true}}`)
 		var got struct{ Ticket string }
@@ -223,8 +213,8 @@ func TestTicketIsReadOnEveryInstance(t *testing.T) {
 }
 
 func TestTicketResumes(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", nil), startOn(t, m, "2", nil)
+	m := small(t)
+	one, two := m.writer(t, "1", nil), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	n := len(answer("x"))
 	l := listenTo(t, g, at(one.url))
@@ -266,8 +256,8 @@ func TestTicketResumes(t *testing.T) {
 			}
 		}
 	}
-	if keys := m.Keys(); slices.ContainsFunc(keys, func(k string) bool { return strings.Contains(k, old) }) {
-		t.Errorf("a reconnect after the end of its time left %q", keys)
+	if _, ok, err := one.bus.About(t.Context(), logOf(old)); ok || err != nil {
+		t.Errorf("a reconnect after the end of its time made an answer: %t, %v", ok, err)
 	}
 }
 
@@ -288,8 +278,8 @@ func TestTicketsAreStrictAndSortable(t *testing.T) {
 }
 
 func TestTicketQuestionsAreChecked(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "1", nil)
+	m := small(t)
+	r := m.writer(t, "1", nil)
 	lone := start(t, nil)
 	for _, tt := range []struct {
 		url, body string
@@ -318,8 +308,8 @@ func TestTicketQuestionsAreChecked(t *testing.T) {
 
 // The number of answers that one process writes is bounded.
 func TestTicketsAreBounded(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "1", func(a *app) { a.delay = time.Hour })
+	m := small(t)
+	r := m.writer(t, "1", func(a *app) { a.delay = time.Hour })
 	for range maxPens - 1 {
 		r.pens.take()
 	}
@@ -336,15 +326,24 @@ func TestTicketsAreBounded(t *testing.T) {
 
 // An answer of a user is for this user alone, to read as well as to stop.
 func TestTicketOfAnotherUser(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "1", nil)
-	g := newTicketID(time.Now())
-	if err := r.bus.Create(t.Context(), logOf(g), string(mustJSON(question{User: "alice", Prompt: "x"}))); err != nil {
+	m := small(t)
+	r, other := m.writer(t, "1", nil), m.writer(t, "2", nil)
+	alice, bob := login(t, r.url, "alice"), login(t, r.url, "bob")
+	resp := do(t, "POST", r.url+"/tickets", ask("x"), "Cookie", alice)
+	var got struct{ Ticket string }
+	if err := json.Unmarshal([]byte(read(t, resp.Body)), &got); err != nil {
 		t.Fatal(err)
 	}
-	for method, path := range map[string]string{"GET": "/stream?ticket=" + g, "HEAD": "/v1/generations/" + g, "POST": "/v1/generations/" + g + "/stop"} {
-		if resp := do(t, method, r.url+path, ""); resp.StatusCode != 401 {
-			t.Errorf("%s %s: %s", method, path, resp.Status)
+	g := got.Ticket
+	for _, tt := range []struct {
+		cookie string
+		status []int
+	}{{"", []int{401, 401, 401}}, {bob, []int{403, 403, 403}}, {alice + "0", []int{401, 401, 401}}, {alice, []int{200, 200, 202}}} {
+		for i, path := range []string{"GET /stream?ticket=" + g, "GET /v1/generations/" + g, "POST /v1/generations/" + g + "/stop"} {
+			method, path, _ := strings.Cut(path, " ")
+			if resp := do(t, method, other.url+path, "", "Cookie", tt.cookie); resp.StatusCode != tt.status[i] {
+				t.Errorf("%s %s as %q: %s", method, path, tt.cookie, resp.Status)
+			}
 		}
 	}
 }
@@ -361,8 +360,8 @@ func stateAt(t *testing.T, url, ticket string) (s state) {
 
 // An answer is written to its end, whether anybody reads it or not.
 func TestTicketNeedsNoReader(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", nil), startOn(t, m, "2", nil)
+	m := small(t)
+	one, two := m.writer(t, "1", nil), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	until(t, "the answer is finished", func() bool { return stateAt(t, two.url, g).Status == "finished" })
 	if s := stateAt(t, two.url, g); s.Tokens != len(answer("x")) || s.Instance != "1" {
@@ -381,12 +380,12 @@ func TestTicketNeedsNoReader(t *testing.T) {
 // A reader who leaves does not stop anything; Stop does, from any instance, and
 // all readers hear of it at once: no word comes after it.
 func TestStopIsNotDisconnect(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", func(a *app) { a.delay = 20 * time.Millisecond }), startOn(t, m, "2", nil)
+	m := small(t)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = 20 * time.Millisecond }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	gone := do(t, "GET", two.url+"/stream?ticket="+g, "")
 	gone.Body.Close()
-	until(t, "some words are written", func() bool { return stateAt(t, two.url, g).Tokens >= 3 })
+	wordsOf(t, two.url, g, 3)
 	if s := stateAt(t, two.url, g); s.Status != "running" {
 		t.Errorf("after a reader left: %+v", s)
 	}
@@ -408,8 +407,8 @@ func TestStopIsNotDisconnect(t *testing.T) {
 
 // The writer's model is silent: the stop does not wait for the next word.
 func TestStopOfASilentModel(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", func(a *app) { a.delay = time.Hour }), startOn(t, m, "2", nil)
+	m := small(t)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = time.Hour }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
 	do(t, "POST", two.url+"/v1/generations/"+g+"/stop", "")
@@ -423,8 +422,8 @@ func TestStopOfASilentModel(t *testing.T) {
 
 // An answer whose writer is dead is "waiting", and ends with a stop at once.
 func TestStopOfADeadWriter(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "1", nil)
+	m := small(t)
+	r := m.writer(t, "1", nil)
 	g := newTicketID(time.Now())
 	if err := r.bus.Create(t.Context(), logOf(g), string(mustJSON(question{Prompt: "x"}))); err != nil {
 		t.Fatal(err)
@@ -445,9 +444,9 @@ func TestStopOfADeadWriter(t *testing.T) {
 // The claim of a process that is told to leave is given back, so that the
 // others need not wait until it is missed: here that would be for ever.
 func TestLeavingHandsTheAnswerOver(t *testing.T) {
-	m := busServer(t)
+	m := small(t)
 	slow := func(a *app) { a.pens.ttl, a.delay, a.drain = time.Hour, 10*time.Millisecond, 50*time.Millisecond }
-	one, two := startOn(t, m, "1", slow), startOn(t, m, "2", slow)
+	one, two := m.writer(t, "1", slow), m.writer(t, "2", slow)
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
 	one.leave()
@@ -462,8 +461,8 @@ func TestLeavingHandsTheAnswerOver(t *testing.T) {
 // A process that has no more clients but writes an answer stays until it is
 // written, as long as the drain lasts.
 func TestLeavingWaitsForTheAnswer(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", func(a *app) { a.delay = 10 * time.Millisecond }), startOn(t, m, "2", nil)
+	m := small(t)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	one.leave()
 	one.ended(t)
@@ -475,9 +474,9 @@ func TestLeavingWaitsForTheAnswer(t *testing.T) {
 // Readers of a process that leaves are told to come again; another instance
 // goes on after the last whole event.
 func TestReadersMoveOn(t *testing.T) {
-	m := busServer(t)
-	one := startOn(t, m, "1", func(a *app) { a.delay = 10 * time.Millisecond })
-	two, three := startOn(t, m, "2", func(a *app) { a.drain = 50 * time.Millisecond }), startOn(t, m, "3", nil)
+	m := small(t)
+	one := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond })
+	two, three := m.writer(t, "2", func(a *app) { a.drain = 50 * time.Millisecond }), m.writer(t, "3", nil)
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, nil)
 	l.where = func() string {
@@ -494,8 +493,8 @@ func TestReadersMoveOn(t *testing.T) {
 }
 
 func TestReadersHaveAMaxAge(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "1", func(a *app) { a.delay, a.maxAge = 10*time.Millisecond, 50*time.Millisecond })
+	m := small(t)
+	r := m.writer(t, "1", func(a *app) { a.delay, a.maxAge = 10*time.Millisecond, 50*time.Millisecond })
 	g := order(t, r.url, ask("x"))
 	l := listenTo(t, g, at(r.url))
 	l.complete(l.end(), "x")
@@ -506,9 +505,9 @@ func TestReadersHaveAMaxAge(t *testing.T) {
 
 // Two write the same answer: the one whose claim has passed on cannot write.
 func TestTwoWritersAreFenced(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "2", nil)
-	ghosts := openTestBus(t, m)
+	m := small(t)
+	r := m.writer(t, "2", nil)
+	ghosts := m.bare(t)
 	g := newTicketID(time.Now())
 	if err := ghosts.Create(t.Context(), logOf(g), string(mustJSON(question{ID: "chatcmpl-1", Created: 1, Model: modelName, Prompt: "x"}))); err != nil {
 		t.Fatal(err)
@@ -536,15 +535,15 @@ func TestTwoWritersAreFenced(t *testing.T) {
 // The bus is away in the middle of an answer: readers stay connected, and have
 // all of it when it is back.
 func TestBusAwayInTheMiddle(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", func(a *app) { a.delay = 5 * time.Millisecond }), startOn(t, m, "2", nil)
+	m := redisServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
 	for _, long := range []bool{false, true} {
 		g := order(t, one.url, ask("x"))
 		l := listenTo(t, g, at(two.url))
 		end := make(chan string, 1)
 		go func() { end <- l.end() }() // until the answer ends
-		until(t, "some words are written", func() bool { return stateAt(t, two.url, g).Tokens >= 3 })
-		m.Close()
+		wordsOf(t, two.url, g, 3)
+		m.stop()
 		if long {
 			until(t, "the writer has given up", func() bool { return len(one.pens.taken) == 0 })
 		}
@@ -552,9 +551,7 @@ func TestBusAwayInTheMiddle(t *testing.T) {
 		if resp.StatusCode != 503 || resp.Header.Get("Retry-After") != "1" {
 			t.Errorf("a question without the bus: %s %v", resp.Status, resp.Header)
 		}
-		if err := m.Restart(); err != nil {
-			t.Fatal(err)
-		}
+		m.back()
 		l.complete(<-end, "x")
 		if l.connections != 1 {
 			t.Errorf("%d connections, want one that stays open", l.connections)
@@ -566,45 +563,69 @@ func TestBusAwayInTheMiddle(t *testing.T) {
 // A client that comes while the bus is away is not sent away for good: it is
 // held, and asked to come again when the bus is back.
 func TestReaderComesWhileTheBusIsAway(t *testing.T) {
-	m := busServer(t)
-	r := startOn(t, m, "1", nil)
+	m := redisServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	r := m.writer(t, "1", nil)
 	g := order(t, r.url, ask("x"))
 	until(t, "the answer is finished", func() bool { return stateAt(t, r.url, g).Status == "finished" })
-	m.Close()
+	m.stop()
 	until(t, "the bus is missed", func() bool { return !r.bus.Up() })
 	l := listenTo(t, g, at(r.url))
 	end := make(chan string, 1)
 	go func() { end <- l.end() }() // until the answer ends
 	until(t, "the client is held", func() bool { return r.streams.Load() == 1 })
-	if err := m.Restart(); err != nil {
-		t.Fatal(err)
-	}
+	m.back()
 	l.complete(<-end, "x")
-	if len(l.named("reconnect")) != 1 {
-		t.Errorf("sent away with %q", l.named("reconnect"))
+	if len(l.named("reconnect")) == 0 {
+		t.Error("it was not asked to come again")
 	}
 }
 
 // A bus that has lost its memory is told, with an error at the end: neither
 // silence nor an end that looks like one.
 func TestBusLosesItsMemory(t *testing.T) {
-	m := busServer(t)
-	one, two := startOn(t, m, "1", func(a *app) { a.delay = 10 * time.Millisecond }), startOn(t, m, "2", nil)
+	m := redisServer(t)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
 	end := make(chan string, 1)
 	go func() { end <- l.end() }() // until the answer is lost
-	until(t, "some words are written", func() bool { return stateAt(t, two.url, g).Tokens >= 3 })
-	m.Close()
-	m.FlushAll()
-	if err := m.Restart(); err != nil {
-		t.Fatal(err)
-	}
+	wordsOf(t, two.url, g, 3)
+	m.stop()
+	m.back()
 	if got := <-end; got != "error: generation_lost" || len(l.faults) > 0 || len(l.named("gap")) != 1 {
 		t.Errorf("ended with %q after gap %q; %q", got, l.named("gap"), l.faults)
 	}
+	until(t, "the bus is back for all", func() bool { return one.bus.Up() && two.bus.Up() })
 	if got := l.end(); got != "404" {
 		t.Errorf("a reconnect got %q", got)
 	}
 	until(t, "the writer is gone", func() bool { return len(one.pens.taken) == 0 })
+}
+
+// A bus that has lost only the last moments, as a Redis that was killed between
+// two saves: they are written again, and nobody gets them twice.
+func TestBusLosesTheLastMoments(t *testing.T) {
+	m := redisServer(t)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
+	g := order(t, one.url, ask("x"))
+	l := listenTo(t, g, at(two.url))
+	end := make(chan string, 1)
+	go func() { end <- l.end() }() // until the answer ends
+	wordsOf(t, two.url, g, 3)
+	o, err := redis.ParseURL(m.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := redis.NewClient(o)
+	defer c.Close()
+	if err := c.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	saved := stateAt(t, two.url, g).Tokens
+	wordsOf(t, two.url, g, saved+5)
+	m.stop()
+	m.back()
+	l.complete(<-end, "x")
+	again := listenTo(t, g, at(two.url))
+	again.complete(again.end(), "x")
 }

@@ -106,7 +106,7 @@ func (a *app) write(claim *bus.Claim, ticket string, q *question) {
 	defer quit()
 	words, end := make(chan string), make(chan ending, 1)
 	first := claim.Next()
-	model.Go(func() { end <- a.think(ctx, q.request(), first, words) }) // until the answer or ctx ends
+	model.Go(func() { end <- a.think(ctx, q, first, words) }) // until the answer or ctx ends
 	w := &writer{a, claim, ticket, first, time.Now().Add(a.pens.ttl)}
 	w.copy(ctx, words, end)
 }
@@ -118,8 +118,11 @@ type ending struct {
 }
 
 // think runs the model. Each word waits until the one before is on the bus.
-func (a *app) think(ctx context.Context, ask chatRequest, from int, words chan<- string) ending {
-	reason, err := a.speak(ctx, ask, from, func(word string) error {
+func (a *app) think(ctx context.Context, q *question, from int, words chan<- string) ending {
+	if q.Keyed && q.key == "" {
+		return ending{err: errNoResume} // nobody else may ask for this client
+	}
+	reason, err := a.speak(ctx, q.request(), from, func(word string) error {
 		select {
 		case words <- word:
 			return nil
