@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -628,4 +629,97 @@ func TestBusLosesTheLastMoments(t *testing.T) {
 	l.complete(<-end, "x")
 	again := listenTo(t, g, at(two.url))
 	again.complete(again.end(), "x")
+}
+
+// An upstream's answer, by ticket. It cannot be continued by another process:
+// readers are told so, with an error that ends it for good.
+func TestTicketOfAnUpstream(t *testing.T) {
+	m := small(t)
+	model := start(t, func(a *app) { a.delay = 10 * time.Millisecond })
+	with := func(a *app) { a.upstream, a.drain = model.url, 50*time.Millisecond }
+	one, two := m.writer(t, "1", with), m.writer(t, "2", with)
+	l := listenTo(t, order(t, one.url, ask("x")), at(two.url))
+	l.complete(l.end(), "x")
+
+	g := order(t, one.url, ask("x"))
+	wordsOf(t, two.url, g, 3)
+	l = listenTo(t, g, at(two.url))
+	one.leave()
+	end := l.end()
+	if words := len(l.words); end != "error: generation_interrupted" || words < 3 || words >= len(answer("x")) || len(l.faults) > 0 {
+		t.Errorf("ended with %q after %d words", end, words)
+	}
+	if s := stateAt(t, two.url, g); s.Status != "failed" || s.Tokens != len(l.words) {
+		t.Errorf("%+v after %d words", s, len(l.words))
+	}
+	l.id = fmt.Sprintf("%s.%d", g, len(l.words))
+	if again := l.end(); again != "204" {
+		t.Errorf("after the error a reconnect got %q", again)
+	}
+}
+
+// An upstream that breaks off: the client is told with the error that the API
+// gives.
+func TestTicketOfABrokenUpstream(t *testing.T) {
+	m := small(t)
+	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" {
+			w.WriteHeader(401)
+			fmt.Fprint(w, `{"error":{"message":"Who are you?","type":"invalid_request_error","code":"no_key"}}`)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, `data: {"choices":[{"delta":{"content":"half "}}]}`+"\n\n")
+	}))
+	t.Cleanup(model.Close)
+	r := m.writer(t, "1", func(a *app) { a.upstream = model.URL })
+	if end := listenTo(t, order(t, r.url, ask("x")), at(r.url)).end(); end != "error: no_key" {
+		t.Errorf("a refusal ended with %q", end)
+	}
+	resp := do(t, "POST", r.url+"/tickets", ask("x"), "Authorization", "Bearer secret")
+	var got struct{ Ticket string }
+	if err := json.Unmarshal([]byte(read(t, resp.Body)), &got); err != nil {
+		t.Fatal(err)
+	}
+	l := listenTo(t, got.Ticket, at(r.url))
+	if end := l.end(); !strings.HasPrefix(end, "error: upstream_") || len(l.words) != 1 {
+		t.Errorf("a broken answer ended with %q after %q", end, l.words)
+	}
+	about, _, err := r.bus.About(t.Context(), logOf(got.Ticket))
+	if err != nil || strings.Contains(about, "secret") {
+		t.Errorf("on the bus is %s, %v", about, err)
+	}
+	// Nobody else may ask in the client's name, not even from the start.
+	q := question{ID: "chatcmpl-1", Created: 1, Model: modelName, Prompt: "x", Keyed: true}
+	g := newTicketID(time.Now())
+	if err := r.bus.Create(t.Context(), logOf(g), string(mustJSON(q))); err != nil {
+		t.Fatal(err)
+	}
+	if end := listenTo(t, g, at(r.url)).end(); end != "error: generation_interrupted" {
+		t.Errorf("without its key it ended with %q", end)
+	}
+}
+
+// A model that says more than a log may hold ends with an error, and is not
+// begun again and again.
+func TestTicketOfAnEndlessModel(t *testing.T) {
+	m := small(t)
+	model := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for range 1 << 20 {
+			if _, err := fmt.Fprint(w, `data: {"choices":[{"delta":{"content":"on "}}]}`+"\n\n"); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(model.Close)
+	r := m.writer(t, "1", func(a *app) { a.upstream = model.URL })
+	g := order(t, r.url, ask("x"))
+	l := listenTo(t, g, at(r.url))
+	if end := l.end(); end != "error: generation_failed" || len(l.words) < 1000 || len(l.faults) > 0 {
+		t.Errorf("ended with %q after %d words, %q", end, len(l.words), l.faults)
+	}
+	if s := stateAt(t, r.url, g); s.Status != "failed" || s.Tokens != len(l.words) {
+		t.Errorf("%+v after %d words", s, len(l.words))
+	}
 }
