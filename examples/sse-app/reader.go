@@ -28,7 +28,7 @@ func (a *app) followTicket(w http.ResponseWriter, r *http.Request, ticket string
 	case r.Context().Err() != nil: // the client is gone already
 	case errors.Is(err, busDown):
 		a.untilBus(w, r)
-	case errors.Is(err, nothingUnread):
+	case errors.Is(err, errNothingUnread):
 		w.WriteHeader(http.StatusNoContent)
 	case err != nil:
 		asRefusal(err).asText(w)
@@ -38,8 +38,8 @@ func (a *app) followTicket(w http.ResponseWriter, r *http.Request, ticket string
 }
 
 var (
-	nothingUnread = errors.New("the client has everything")
-	neverSent     = &refusal{http.StatusBadRequest, "", "Last-Event-ID is after the end of this answer."}
+	errNothingUnread = errors.New("the client has everything")
+	neverSent        = &refusal{http.StatusBadRequest, "", "Last-Event-ID is after the end of this answer."}
 )
 
 // place finds where to read for a client that has entry last: from that entry
@@ -54,7 +54,7 @@ func (a *app) place(ctx context.Context, ticket string, last int) (from string, 
 	case err != nil:
 		return "", 0, busDown
 	case len(entries) > 0 && entries[0].Index == last && entries[0].Kind != kindWord:
-		return "", 0, nothingUnread
+		return "", 0, errNothingUnread
 	case len(entries) > 0 && entries[0].Index == last:
 		return from, last, nil
 	}
