@@ -23,6 +23,7 @@ type app struct {
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
 	keyring  keyring  // what cookies are signed with
+	pens     pens     // what this process writes answers with
 
 	wire *http.Transport // to the upstream
 
@@ -43,6 +44,7 @@ func newApp(c config) *app {
 		out:          log.New(os.Stdout, "", 0), // the supervisor's log has the time
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
+		pens:         newPens(),
 		wire:         newWire(),
 		warm:         newMoment(),
 		leaving:      newMoment(),
