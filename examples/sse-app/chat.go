@@ -111,7 +111,7 @@ func (a *app) generate(s *eventStream, g *generation, withUsage bool) error {
 	if err := s.send(chunk(choice{Delta: &delta{Role: "assistant", Content: &empty}})); err != nil {
 		return err
 	}
-	for _, word := range g.words {
+	for i, word := range g.words {
 		on, err := s.wait(a.delay, a.cutoff.Done())
 		if err != nil {
 			return err
@@ -120,6 +120,10 @@ func (a *app) generate(s *eventStream, g *generation, withUsage bool) error {
 			cut := serverError("The server restarts and could not finish this answer. Ask again.", "server_restarting")
 			return s.send(event{data: string(mustJSON(cut))})
 		}
+		if i == 0 {
+			a.metrics.firstToken.Observe(time.Since(s.opened).Seconds())
+		}
+		a.metrics.tokens.Inc()
 		if err := s.send(chunk(choice{Delta: &delta{Content: &word}})); err != nil {
 			return err
 		}

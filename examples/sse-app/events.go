@@ -55,23 +55,26 @@ var errStreaming = errors.New("Streaming unsupported!")
 // eventStream writes events to one client. It belongs to the handler's
 // goroutine; nothing else may use it.
 type eventStream struct {
-	ctx  context.Context // ends when the client leaves
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	app  *app
-	buf  bytes.Buffer
-	beat *time.Timer
+	ctx    context.Context // ends when the client leaves
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	app    *app
+	kind   string // for the metrics
+	opened time.Time
+	buf    bytes.Buffer
+	beat   *time.Timer
 }
 
 // openEvents sends the headers and one comment, so that the client knows at
 // once that it is connected. The caller must close the stream.
 func (a *app) openEvents(w http.ResponseWriter, r *http.Request) (*eventStream, error) {
-	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a}
+	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a, kind: kindOf(r), opened: time.Now()}
 	if err := s.rc.SetWriteDeadline(time.Now().Add(a.writeTimeout)); err != nil {
 		return nil, errStreaming
 	}
 	eventHeaders(w.Header(), r)
 	a.streams.Add(1)
+	a.metrics.open.WithLabelValues(s.kind).Inc()
 	s.beat = time.NewTimer(a.heartbeat)
 	if err := s.comment(); err != nil {
 		s.close()
@@ -94,7 +97,11 @@ func (s *eventStream) send(events ...event) error {
 	for _, e := range events {
 		e.encode(&s.buf)
 	}
-	return s.flush()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	s.app.metrics.sent.WithLabelValues(s.kind).Add(float64(len(events)))
+	return nil
 }
 
 // comment is the heartbeat: exactly one line. With a second line end some
@@ -121,6 +128,7 @@ func (s *eventStream) flush() error {
 		err = s.rc.Flush()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.app.metrics.slow.WithLabelValues(s.kind).Inc()
 		s.app.err.Printf("dropped a client that did not read for %s", s.app.writeTimeout)
 	}
 	return err
@@ -150,4 +158,8 @@ func (s *eventStream) wait(d time.Duration, stop <-chan struct{}) (bool, error) 
 func (s *eventStream) close() {
 	s.beat.Stop()
 	s.app.streams.Add(-1)
+	s.app.metrics.open.WithLabelValues(s.kind).Dec()
+	if s.ctx.Err() != nil {
+		s.app.metrics.left.WithLabelValues(s.kind).Inc()
+	}
 }
