@@ -62,6 +62,7 @@ type eventStream struct {
 	kind   string // for the metrics
 	opened time.Time
 	buf    bytes.Buffer
+	queued int // events in buf
 	beat   *time.Timer
 }
 
@@ -95,13 +96,15 @@ func eventHeaders(h http.Header, r *http.Request) {
 // send writes the events in one piece and flushes.
 func (s *eventStream) send(events ...event) error {
 	for _, e := range events {
-		e.encode(&s.buf)
+		s.add(e)
 	}
-	if err := s.flush(); err != nil {
-		return err
-	}
-	s.app.metrics.sent.WithLabelValues(s.kind).Add(float64(len(events)))
-	return nil
+	return s.flush()
+}
+
+// add puts an event into the next flush.
+func (s *eventStream) add(e event) {
+	e.encode(&s.buf)
+	s.queued++
 }
 
 // comment is the heartbeat: exactly one line. With a second line end some
@@ -115,6 +118,8 @@ func (s *eventStream) comment() error {
 // reading holds this goroutine for ever: not even the end of the request's
 // context frees a blocked write.
 func (s *eventStream) flush() error {
+	events := s.queued
+	s.queued = 0
 	defer s.buf.Reset()
 	defer s.beat.Reset(s.app.heartbeat)
 	if err := s.ctx.Err(); err != nil {
@@ -126,6 +131,9 @@ func (s *eventStream) flush() error {
 	_, err := s.w.Write(s.buf.Bytes())
 	if err == nil {
 		err = s.rc.Flush()
+	}
+	if err == nil && events > 0 {
+		s.app.metrics.sent.WithLabelValues(s.kind).Add(float64(events))
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		s.app.metrics.slow.WithLabelValues(s.kind).Inc()
