@@ -195,9 +195,11 @@ func (b *bench) withChat(ctx context.Context, instances int, use func(port int) 
 	if err != nil {
 		return err
 	}
-	env := map[string]string{"PORT": strconv.Itoa(port), "BUS_FILE": filepath.Join(b.dir, fmt.Sprintf("bus-%d", port)), b.mark(): "1"}
-	bus := spec{name: "sse-bus", argv: []string{b.bus}, instances: 1, restart: true, env: env}
-	app := spec{name: "sse-app", argv: []string{b.chat, "-max-age", "0"}, instances: instances, restart: true, env: env, grace: 15 * time.Second}
+	env := func(port int) map[string]string {
+		return map[string]string{"PORT": strconv.Itoa(port), "BUS_FILE": filepath.Join(b.dir, fmt.Sprintf("bus-%d", b.homes)), b.mark(): "1"}
+	}
+	bus := spec{name: "sse-bus", argv: []string{b.bus}, instances: 1, restart: true, env: env(0)}
+	app := spec{name: "sse-app", argv: []string{b.chat, "-max-age", "0"}, instances: instances, restart: true, env: env(port), grace: 15 * time.Second}
 	return b.with(ctx, b.sheet.kinds[0], []spec{bus, app}, func(t tool) error {
 		for _, a := range []spec{bus, app} {
 			if err := t.start(ctx, a.name); err != nil {
