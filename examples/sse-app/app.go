@@ -23,6 +23,7 @@ type app struct {
 	out, err *log.Logger // stdout: a line per request; stderr: what went wrong
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
+	keyring  keyring  // what cookies are signed with
 	metrics  *metrics
 	guests   *guests
 
@@ -81,11 +82,11 @@ func (a *app) shared(next http.Handler) http.Handler {
 		if a.leaving.over() {
 			h.Set("Connection", "close") // the client's next request goes to a sibling
 		}
-		h.Set("Access-Control-Allow-Origin", "*")
+		a.allowOrigin(h, r)
 		h.Set("Access-Control-Expose-Headers", "X-Instance, X-Request-Id")
-		if r.Method == http.MethodOptions {
+		if r.Method == http.MethodOptions && r.URL.Path != "/time" { // which has a list of its own
 			h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-			h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Last-Event-ID")
+			h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID")
 			h.Set("Access-Control-Max-Age", "600")
 			w.WriteHeader(http.StatusNoContent)
 			return

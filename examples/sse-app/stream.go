@@ -1,145 +1,203 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"net/http"
-	"os"
 	"strconv"
-	"time"
+	"strings"
+
+	"gpm/examples/sse-app/internal/bus"
 )
 
-// finished is the id of the last event of a stream that ended. A client that
-// reconnects with it gets 204, which tells an EventSource to stop.
-const finished = "done"
-
-// stream is GET /stream: a numbered message per interval. ?n=5 ends it after
-// message 5 with "[DONE]"; Last-Event-ID (or ?last_event_id=) goes on after
-// that message, on whichever instance the client arrives.
+// stream is GET /stream, the one connection of a page for everything, since a
+// browser allows an origin six of them: a numbered message per interval, the
+// news, and what is pushed to the visitor. ?only=ticks,news,inbox chooses; ?n=5
+// is five numbered messages and then "[DONE]"; Last-Event-ID (or
+// ?last_event_id=) goes on after that event, on whichever instance the client
+// arrives.
 func (a *app) stream(w http.ResponseWriter, r *http.Request) {
 	if ticket := r.URL.Query().Get("ticket"); ticket != "" {
 		a.followTicket(w, r, ticket)
 		return
 	}
-	last, seen, err := position(r)
-	switch {
-	case err != nil:
-		http.Error(w, err.Error(), http.StatusBadRequest)
+	q, status, err := a.readWish(r)
+	if err != nil {
+		http.Error(w, err.Error(), status)
 		return
-	case seen == finished:
+	}
+	if q.over {
 		w.WriteHeader(http.StatusNoContent)
 		return
-	case r.Method == http.MethodHead:
-		eventHeaders(w.Header(), r)
+	}
+	news, inbox, err := a.follow(q)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
+	}
+	defer news.close()
+	defer inbox.close()
+	s, ok := a.begin(w, r)
+	if !ok {
+		return
+	}
+	defer s.close()
+	if q.limit > 0 {
+		a.messages(s, q) // an error means: the client left
+		return
+	}
+	f := &feed{eventStream: s, wish: q, at: q.from, news: news, inbox: inbox}
+	f.run()
+}
+
+// begin opens an event stream. If it is not ok it has answered by itself, or the
+// client is gone.
+func (a *app) begin(w http.ResponseWriter, r *http.Request) (s *eventStream, ok bool) {
+	if r.Method == http.MethodHead {
+		eventHeaders(w.Header(), r)
+		return nil, false
 	}
 	s, err := a.openEvents(w, r)
 	if errors.Is(err, errStreaming) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
 	}
-	if err != nil {
-		return // the client is gone already
-	}
-	defer s.close()
-	a.messages(s, last.next, last.limit) // an error means: the client left
+	return s, err == nil
 }
 
-// messages writes message next, next+1, ... up to limit (0: no limit).
-func (a *app) messages(s *eventStream, next, limit uint64) error {
-	stop := a.cutoff.Done() // a stream with an end may reach it
-	if limit == 0 {
-		turn, undo := a.turn()
-		defer undo()
-		stop = turn.Done()
+// wish is what a client asks of /stream.
+type wish struct {
+	ticks, news, inbox bool
+	limit              uint64 // number of the last tick; 0: none is
+	user               string // who asks; empty: nobody
+	unsure             bool   // the cookie cannot be read until the bus is there
+	from               position
+	over               bool // it has seen the end already
+}
+
+// readWish reads what is asked, and refuses what may not be. A refusal closes an
+// EventSource for good, so there is none for what time heals: as long as a
+// cookie cannot be read, its owner is nobody and gets what nobody gets.
+func (a *app) readWish(r *http.Request) (q wish, status int, err error) {
+	query := r.URL.Query()
+	if err := q.readParts(query.Get("only"), query.Get("n")); err != nil {
+		return q, http.StatusBadRequest, err
 	}
-	if err := s.send(a.hello()); err != nil {
+	explicit := query.Has("only")
+	if a.bus == nil && explicit && (q.news || q.inbox) {
+		return q, http.StatusServiceUnavailable, errNoBus
+	}
+	q.user, err = a.visitor(r)
+	q.unsure = err != nil && (q.inbox || query.Has("user"))
+	if query.Has("user") || explicit && q.inbox {
+		owner := q.user
+		if query.Has("user") {
+			owner = query.Get("user")
+		}
+		if status, err := mayRead(q.user, owner); err != nil && !q.unsure {
+			return q, status, err
+		}
+	}
+	q.news, q.inbox = q.news && a.bus != nil, q.inbox && a.bus != nil && q.user != ""
+	if err := q.readPosition(lastEventID(r)); err != nil {
+		return q, http.StatusBadRequest, err
+	}
+	return q, 0, nil
+}
+
+// readParts reads which parts of the stream are wanted.
+func (q *wish) readParts(only, n string) (err error) {
+	if n != "" {
+		if q.limit, err = strconv.ParseUint(n, 10, 32); err != nil || q.limit == 0 {
+			return fmt.Errorf("n=%.40q is not a number of messages", n)
+		}
+		if only == "" {
+			only = "ticks"
+		}
+	}
+	if only == "" {
+		only = "ticks,news,inbox"
+	}
+	for part := range strings.SplitSeq(only, ",") {
+		switch part {
+		case "ticks":
+			q.ticks = true
+		case "news":
+			q.news = true
+		case "inbox":
+			q.inbox = true
+		default:
+			return fmt.Errorf("only=%.40q: there are ticks, news and inbox", part)
+		}
+	}
+	if q.limit > 0 && (!q.ticks || q.news || q.inbox) {
+		return errors.New("n is for ticks only: news and inbox have no end")
+	}
+	return nil
+}
+
+// readPosition reads where the client stands.
+func (q *wish) readPosition(seen string) (err error) {
+	switch seen {
+	case "":
+	case finished:
+		q.over = true
+	default:
+		q.from, err = parsePosition(seen)
+	}
+	if q.from.owner != q.user && !q.unsure { // another one has logged in since
+		q.from.inbox, q.from.owner = "", ""
+	}
+	if q.inbox {
+		q.from.owner = q.user
+	}
+	if q.limit > 0 && q.from.tick > q.limit {
+		q.over = true
+	}
+	return err
+}
+
+// follow opens what the client wants of the bus; what it does not want is nil.
+func (a *app) follow(q wish) (news, inbox *source, err error) {
+	if q.news {
+		if news, err = a.openSource(newsLog, "news", "message", q.from.news); err != nil {
+			return nil, nil, err
+		}
+	}
+	if q.inbox {
+		from := q.from.inbox
+		if from == "" {
+			from = bus.Unseen // what came while nobody was there
+		}
+		if inbox, err = a.openSource(inboxLog(q.user), "inbox", "push", from); err != nil {
+			news.close()
+			return nil, nil, err
+		}
+	}
+	return news, inbox, nil
+}
+
+// messages writes the numbered messages up to the limit. A stream with an end
+// may reach it, even if the process leaves meanwhile.
+func (a *app) messages(s *eventStream, q wish) error {
+	if err := s.send(a.hello(q.user)); err != nil {
 		return err
 	}
-	for ; limit == 0 || next <= limit; next++ {
-		on, err := s.wait(a.interval, stop)
+	for at := q.from; at.tick < q.limit; {
+		on, err := s.wait(a.interval, a.cutoff.Done())
 		if err != nil {
 			return err
 		}
 		if !on {
 			return s.send(a.goodbye())
 		}
-		id := strconv.FormatUint(next, 10)
-		if err := s.send(event{id: id, data: "ChatGPT says: Hello, this is message " + id}); err != nil {
+		at.tick++
+		if err := s.send(tick(at)); err != nil {
 			return err
 		}
 	}
 	return s.send(event{id: finished, data: "[DONE]"})
 }
 
-// turn is done when an endless stream has to end: at its max age, or within
-// the spread after the drain began. Each stream has another moment, or the
-// clients would come back as one herd. The caller calls undo when it is over.
-func (a *app) turn() (turn context.Context, undo func()) {
-	age := time.Duration(math.MaxInt64)
-	if a.maxAge > 0 {
-		age = between(a.maxAge/5*4, a.maxAge)
-	}
-	turn, end := context.WithTimeout(a.cutoff, age)
-	forget := context.AfterFunc(a.goodbyes, func() { time.AfterFunc(between(0, a.spread), end) })
-	return turn, func() { forget(); end() }
-}
-
-// hello tells the page whom it is connected to: a browser shows an
-// EventSource no headers. The wait before a reconnect differs from client to
-// client, or all of them would come back in the same millisecond.
-func (a *app) hello() event {
-	return event{
-		name:  "hello",
-		retry: between(time.Second, 3*time.Second),
-		data:  fmt.Sprintf(`{"instance":%q,"pid":%d}`, a.instance, os.Getpid()),
-	}
-}
-
-// goodbye asks the client to come back soon, to a sibling. The clean end after
-// it makes an EventSource reconnect by itself, with its Last-Event-ID.
-func (a *app) goodbye() event {
-	return event{
-		name:  "reconnect",
-		retry: between(100*time.Millisecond, 2*time.Second),
-		data:  fmt.Sprintf(`{"instance":%q}`, a.instance),
-	}
-}
-
-// between is a random time, at least low and less than high.
-func between(low, high time.Duration) time.Duration {
-	return low + rand.N(max(high-low, 1))
-}
-
-// place is where a stream starts and ends.
-type place struct{ next, limit uint64 }
-
-// position reads where the client stands. An id that this app never sent is
-// refused: taking it for "from the start" would send everything twice.
-func position(r *http.Request) (p place, seen string, err error) {
-	if n := r.URL.Query().Get("n"); n != "" {
-		if p.limit, err = strconv.ParseUint(n, 10, 32); err != nil || p.limit == 0 {
-			return p, "", fmt.Errorf("n=%q is not a number of messages", n)
-		}
-	}
-	seen = r.Header.Get("Last-Event-ID") // an EventSource keeps this one up to date
-	if seen == "" {
-		seen = r.URL.Query().Get("last_event_id")
-	}
-	if seen == "" || seen == finished {
-		p.next = 1
-		return p, seen, nil
-	}
-	last, err := strconv.ParseUint(seen, 10, 53)
-	if err != nil {
-		return p, "", fmt.Errorf("Last-Event-ID %q is none of this stream", seen)
-	}
-	if p.limit > 0 && last > p.limit {
-		return p, finished, nil
-	}
-	p.next = last + 1
-	return p, seen, nil
+func tick(at position) event {
+	return event{id: at.String(), data: "ChatGPT says: Hello, this is message " + strconv.FormatUint(at.tick, 10)}
 }

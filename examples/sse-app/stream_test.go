@@ -77,7 +77,7 @@ func TestStreamFormat(t *testing.T) {
 	if err := lint(body); err != nil {
 		t.Error(err)
 	}
-	want := regexp.MustCompile(`^:\nretry: [12]\d{3}\nevent: hello\ndata: {"instance":"3","pid":\d+}\n\n` +
+	want := regexp.MustCompile(`^:\nretry: [12]\d{3}\nevent: hello\ndata: {"instance":"3","pid":\d+,"user":null}\n\n` +
 		"id: 1\ndata: ChatGPT says: Hello, this is message 1\n\n" +
 		"id: 2\ndata: ChatGPT says: Hello, this is message 2\n\n" +
 		"id: 3\ndata: ChatGPT says: Hello, this is message 3\n\n" +
