@@ -28,6 +28,7 @@ func (a *app) serve(ln *net.TCPListener, signals <-chan os.Signal) error {
 		// No WriteTimeout: it would cut every stream. Each write has its own.
 	}
 	defer srv.Close()
+	defer a.cutoff.come() // whoever works for all clients ends with them
 	closed := make(chan error, 1)
 	go func() { closed <- srv.Serve(door{ln}) }() // accept loop; ends when the door is closed
 	go a.warmUp()                                 // until warm or leaving

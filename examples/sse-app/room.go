@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"gpm/examples/sse-app/internal/bus"
 )
@@ -15,19 +16,24 @@ const chatLog = "chat"
 // ones: a client that does not read costs nothing more than one that does.
 const roomMemory = 256
 
+// placeTime is how long the first message after the start waits for the bus.
+const placeTime = time.Second
+
 // room is where the chat's messages come in, from here or from the bus, and
 // where all clients of this process listen. Nobody waits for anybody in it.
 type room struct {
-	bus *bus.Bus // nil: what is said here is heard here alone
+	bus   *bus.Bus // nil: what is said here is heard here alone
+	there moment   // the bus has told where its newest message is
 
 	mu    sync.Mutex
 	heard [roomMemory]string // message n is at n % roomMemory
 	next  uint64             // the number of the message after the newest
 	seats map[*seat]bool
-	there bool // the bus has told where its newest message is
 }
 
-func newRoom(b *bus.Bus) *room { return &room{bus: b, seats: map[*seat]bool{}} }
+func newRoom(b *bus.Bus) *room {
+	return &room{bus: b, there: newMoment(), seats: map[*seat]bool{}}
+}
 
 // seat is one client's place. It belongs to one goroutine.
 type seat struct {
@@ -84,10 +90,12 @@ func (r *room) say(ctx context.Context, text string) error {
 		r.hear(text)
 		return nil
 	}
-	r.mu.Lock()
-	there := r.there
-	r.mu.Unlock()
-	if !there { // whoever spoke now would not hear himself
+	// Whoever spoke before this instance listens would not hear himself.
+	limited, cancel := context.WithTimeout(ctx, placeTime)
+	defer cancel()
+	select {
+	case <-r.there.Done():
+	case <-limited.Done():
 		return bus.ErrDown
 	}
 	_, _, err := r.bus.Publish(ctx, chatLog, bus.Entry{Kind: "message", Data: text})
@@ -124,9 +132,7 @@ func (r *room) listen(ctx context.Context, report func(format string, args ...an
 			r.hear(e.Data)
 		}
 		if f.Cursor() != "" {
-			r.mu.Lock()
-			r.there = true
-			r.mu.Unlock()
+			r.there.come()
 		}
 		select {
 		case <-f.Ready():

@@ -383,3 +383,42 @@ func TestSocketsHaveAMaxAge(t *testing.T) {
 	r := start(t, func(a *app) { a.maxAge = time.Millisecond })
 	enter(t, r.url).sentAway(1001)
 }
+
+// Two instances, one room: everybody on both hears everything, once.
+func TestChatReachesOtherInstances(t *testing.T) {
+	everyBus(t, func(t *testing.T, m *meeting) {
+		a, b := m.two(t, nil)
+		until(t, "both hear the room", func() bool { return m.listeners(t, chatLog) == 2 })
+		on := []*speaker{enter(t, a.url), enter(t, a.url), enter(t, b.url), enter(t, b.url)}
+		until(t, "all are in the room", func() bool { return a.sockets.Load() == 2 && b.sockets.Load() == 2 })
+		for i, s := range on {
+			says := fmt.Sprintf("hello from %d", i)
+			s.says(websocket.MessageText, says)
+			for _, other := range on {
+				other.hears(says + "--返回数据")
+			}
+		}
+	})
+}
+
+// While the bus is away a message reaches nobody, and who sent it is told; who
+// only listens stays, and hears what is said afterwards.
+func TestChatWithoutItsBus(t *testing.T) {
+	m := redisServer(t)
+	a, b := m.two(t, nil)
+	until(t, "both hear the room", func() bool { return m.listeners(t, chatLog) == 2 })
+	listens, speaks := enter(t, a.url), enter(t, b.url)
+	speaks.says(websocket.MessageText, "before")
+	speaks.hears("before" + echoed)
+	listens.hears("before" + echoed)
+	m.stop()
+	until(t, "the bus is away", func() bool { return !b.bus.Up() })
+	speaks.says(websocket.MessageText, "lost")
+	speaks.sentAway(1013)
+	m.back()
+	again := enter(t, b.url)
+	until(t, "the bus is there", func() bool { return a.bus.Up() && b.bus.Up() && m.listeners(t, chatLog) == 2 })
+	again.says(websocket.MessageText, "after")
+	again.hears("after" + echoed)
+	listens.hears("after" + echoed)
+}
