@@ -100,10 +100,7 @@ func measure(ctx context.Context, gpmExe, only string, peers bool) (string, erro
 	if err != nil {
 		return "", err
 	}
-	b.sheet = &sheet{kinds: findTools(ctx, gpmExe)}
-	if !peers {
-		b.sheet.kinds = b.sheet.kinds[:1]
-	}
+	b.sheet = &sheet{kinds: findTools(ctx, gpmExe, peers)}
 	if why := b.sheet.kinds[0].missing; why != "" {
 		return "", fmt.Errorf("%s: %s; make build makes it", gpmExe, why)
 	}
