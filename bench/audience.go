@@ -13,15 +13,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"gpm/bench/load"
 )
 
 const (
 	arriving = 64  // viewers that connect at the same time
-	sources  = 8   // addresses they come from: 127.0.1.1 and so on, all of them this machine
 	stamped  = "!" // begins the stamp of a message: !number,due! in nanoseconds of now()
 )
 
@@ -37,6 +35,7 @@ type show struct {
 // audience is many viewers, each on a connection of his own.
 type audience struct {
 	show
+	way     *load.Dialer
 	all     []*viewer
 	heard   atomic.Int64 // messages that count, by all
 	reading sync.WaitGroup
@@ -51,7 +50,7 @@ type viewer struct {
 
 // gather connects n viewers. The caller lets them leave.
 func gather(ctx context.Context, n int, s show) (*audience, error) {
-	a := &audience{show: s, all: make([]*viewer, n)}
+	a := &audience{show: s, way: load.NewDialer("127.0.0.1:"+strconv.Itoa(s.port), 10*time.Second), all: make([]*viewer, n)}
 	var arrived sync.WaitGroup
 	var failed atomic.Pointer[error]
 	places := make(chan int)
@@ -80,8 +79,7 @@ func gather(ctx context.Context, n int, s show) (*audience, error) {
 
 // admit connects viewer i and reads until he is in.
 func (a *audience) admit(ctx context.Context, i int) error {
-	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%sources))}, Control: portAtConnect, KeepAlive: -1}
-	conn, err := d.DialContext(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(a.port))
+	conn, err := a.way.Dial(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,14 +106,6 @@ func (a *audience) admit(ctx context.Context, i int) error {
 	v.seen = make([]bool, a.total)
 	a.reading.Go(func() { a.watch(v, in) }) // until he leaves
 	return nil
-}
-
-func portAtConnect(_, _ string, c syscall.RawConn) error {
-	var err error
-	ctlErr := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
-	})
-	return errors.Join(ctlErr, err)
 }
 
 // watch notes when each message came. A message is short: it is never torn over
