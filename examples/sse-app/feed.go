@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -213,6 +214,9 @@ func (f *feed) give(events []event) error {
 		}
 	}
 	f.app.metrics.delivered.Add(float64(pushes))
+	if f.buf.Cap() > maxPiece/2 {
+		f.buf = bytes.Buffer{} // most streams are idle most of the time
+	}
 	if len(events) > 0 && f.app.gap > 0 {
 		f.pause = time.After(f.app.gap)
 	}

@@ -85,10 +85,10 @@ func (a *app) readableLog(r *http.Request) (log string, status int, err error) {
 // mayRead says whether a visitor may read what is the owner's.
 func mayRead(visitor, owner string) (status int, err error) {
 	switch {
-	case !validUser(owner):
-		return http.StatusBadRequest, errUser(owner)
 	case visitor == "":
 		return http.StatusUnauthorized, errors.New("log in first: POST /login")
+	case !validUser(owner):
+		return http.StatusBadRequest, errUser(owner)
 	case visitor != owner:
 		return http.StatusForbidden, errors.New("you are logged in as somebody else")
 	}
