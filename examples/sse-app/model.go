@@ -65,6 +65,7 @@ func (q chatRequest) answer() (words []string, reason string, err error) {
 // or a *chatError, ctx's own, or say's. It may be called from any goroutine, and
 // calls say from the same.
 func (a *app) speak(ctx context.Context, q chatRequest, from int, say func(word string) error) (reason string, err error) {
+	say = a.metrics.words(from, say)
 	if a.upstream != "" {
 		return a.askUpstream(ctx, q, from, say)
 	}
