@@ -10,13 +10,16 @@ LDFLAGS := -s -w -X gpm/supervisor/api.Version=$(VERSION)
 run: build
 	@sh packaging/run.sh
 
-build: bin/gpm bin/sse-app
+build: bin/gpm bin/sse-app bin/sse-bus
 
 bin/gpm: FORCE
 	@go build $(GOFLAGS) -ldflags "$(LDFLAGS)" -o bin/gpm ./cmd/gpm
 
 bin/sse-app: FORCE
 	@go build $(GOFLAGS) -ldflags "-s -w" -o bin/sse-app ./examples/sse-app
+
+bin/sse-bus: FORCE
+	@go build $(GOFLAGS) -ldflags "-s -w" -o bin/sse-bus ./examples/sse-app/bus
 
 FORCE:
 

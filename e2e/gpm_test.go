@@ -31,7 +31,7 @@ import (
 // for it to pass; every one waits for something to become true.
 const patience = 40 * time.Second
 
-var bin string // folder with gpm, sse-app, gosrv and ears
+var bin string // folder with gpm, sse-app, sse-bus, gosrv and ears
 
 var (
 	soak       = flag.Bool("soak", false, "run the long versions")
@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		bin = dir
-		for name, pkg := range map[string]string{"gpm": "gpm/cmd/gpm", "sse-app": "gpm/examples/sse-app", "gosrv": "./testdata/gosrv", "ears": "./testdata/ears"} {
+		for name, pkg := range map[string]string{"gpm": "gpm/cmd/gpm", "sse-app": "gpm/examples/sse-app", "sse-bus": "gpm/examples/sse-app/bus", "gosrv": "./testdata/gosrv", "ears": "./testdata/ears"} {
 			c := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg)
 			c.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if raced && name == "gpm" { // what is tested with the race detector runs with it
