@@ -10,9 +10,20 @@
 package bus
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
+	"unicode/utf8"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/singleflight"
 )
 
 // Options of a Bus.
@@ -31,7 +42,22 @@ type Options struct {
 
 // Bus is one process's connection. It connects by itself and again by itself.
 // Every call ends within 2 s. It is safe for concurrent use.
-type Bus struct{}
+type Bus struct {
+	Options
+	ctx     context.Context // until Close
+	cancel  func()
+	ended   chan struct{} // closed when run has returned
+	changed chan struct{} // has a value when topics came or went
+	reads   singleflight.Group
+
+	mu      sync.Mutex
+	client  *redis.Client // nil while the bus is down
+	trying  chan struct{} // open during the first attempt to connect after a loss; else nil
+	topics  map[string]*topic
+	dirty   map[string]bool        // names of topics that came or went
+	waiting map[*Follower]struct{} // those whose read failed while the bus seemed to be up
+	loud    map[*topic]struct{}    // those that hold entries
+}
 
 var (
 	// ErrDown says that the bus cannot be reached now.
@@ -63,97 +89,198 @@ type Entry struct {
 	At     time.Time // by the bus's clock
 }
 
+// Bounds of what is published.
+const (
+	patience = 2 * time.Second    // for the bus, per call
+	memory   = 7 * 24 * time.Hour // for positions of a log that nobody writes or reads
+	longest  = 1 << 20            // bytes of an entry
+	longName = 256                // bytes of a log's name, an ID, a Kind
+)
+
 // Open starts to connect. It fails only for options that make no sense.
-func Open(Options) (*Bus, error) { return nil, errors.New("not yet") }
+func Open(o Options) (*Bus, error) {
+	if o.URL == nil {
+		return nil, errors.New("open the bus: no URL")
+	}
+	if o.Keep < 0 || o.Max < 0 {
+		return nil, errors.New("open the bus: Keep and Max cannot be negative")
+	}
+	o.Keep, o.Max = cmp.Or(o.Keep, time.Hour), cmp.Or(o.Max, 1000)
+	if o.Report == nil {
+		o.Report = func(error) {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &Bus{
+		Options: o,
+		ctx:     ctx,
+		cancel:  cancel,
+		ended:   make(chan struct{}),
+		changed: make(chan struct{}, 1),
+		trying:  make(chan struct{}),
+		topics:  map[string]*topic{},
+		dirty:   map[string]bool{},
+		waiting: map[*Follower]struct{}{},
+		loud:    map[*topic]struct{}{},
+	}
+	go b.run() // until Close
+	return b, nil
+}
 
 // Close ends everything, followers included.
-func (b *Bus) Close() error { return nil }
+func (b *Bus) Close() error {
+	b.cancel()
+	<-b.ended
+	b.wakeAll()
+	return nil
+}
 
 // Up tells whether the bus can be reached.
-func (b *Bus) Up() bool { return false }
+func (b *Bus) Up() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.client != nil
+}
 
 // Publish appends e (ID, Kind and Data) to a log. Without an ID it gets one. If
 // its ID was published before, nothing happens and fresh is false.
 func (b *Bus) Publish(ctx context.Context, log string, e Entry) (published Entry, fresh bool, err error) {
-	return e, false, ErrDown
+	call := rand.Text()
+	e.ID = cmp.Or(e.ID, call)
+	if err := check(log, e); err != nil {
+		return e, false, err
+	}
+	said, err := b.call(ctx, publishScript, []string{key(log, "log"), key(log, "meta"), key(log, "ids"), key(log, "ids2")},
+		log, e.ID, call, pack(e), ms(b.Keep), ms(max(memory, b.Keep)), b.Max)
+	if err != nil {
+		return e, false, err
+	}
+	n, at, by, err := parse(said)
+	if err != nil {
+		return e, false, err
+	}
+	e.Cursor, e.Index, e.At = cursor(n), -1, at
+	return e, by == call, nil
 }
 
 // History reads the entries after a cursor (or Start, Unseen), at most Max. gap:
 // between the cursor and the first of them some are lost.
 func (b *Bus) History(ctx context.Context, log, after string) (entries []Entry, gap bool, err error) {
-	return nil, false, ErrDown
+	from, err := place(after)
+	if err == nil {
+		err = check(log, Entry{})
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	for len(entries) < b.Max {
+		p, err := b.read(ctx, log, from, min(chunk, b.Max-len(entries)))
+		if err != nil {
+			return nil, false, err
+		}
+		if p.gap && len(entries) > 0 {
+			break // trimmed while this was read: who goes on from here is told
+		}
+		entries, gap = append(entries, p.entries...), gap || p.gap
+		if p.pos >= p.last {
+			break
+		}
+		from = digits(p.pos)
+	}
+	return entries, gap, nil
 }
-
-// Follow follows a log from a cursor (or Now, Start, Unseen). It does not wait
-// for the bus. The error is ErrCursor. The caller closes the follower.
-func (b *Bus) Follow(log, after string) (*Follower, error) { return nil, ErrDown }
-
-// Follower is one reader of a log. It belongs to one goroutine.
-type Follower struct{}
-
-// Ready has a value when Next has something to say.
-func (f *Follower) Ready() <-chan struct{} { return nil }
-
-// Next gives the entries since the last call, in order, each once; there may be
-// none. gap: before them some were lost, because they are not kept any more or
-// the bus has lost its memory. ErrDown: not now; Ready will have a value when it
-// is worth another try.
-func (f *Follower) Next(ctx context.Context) (entries []Entry, gap bool, err error) {
-	return nil, false, ErrDown
-}
-
-// Cursor is where the follower stands: after what Next has given. It is empty as
-// long as a follower that began Now has not reached the bus yet.
-func (f *Follower) Cursor() string { return "" }
-
-// Seen marks what Next has given as seen, for Unseen. The mark never goes back.
-func (f *Follower) Seen(ctx context.Context) error { return ErrDown }
-
-// Close ends the following. The channel is left with the last follower.
-func (f *Follower) Close() {}
 
 // Agree gives the value of a name that all agree on: proposal if there was none
 // before. It lives as long as the bus remembers, at least Keep after the last call.
-func (b *Bus) Agree(ctx context.Context, name, proposal string) (string, error) { return "", ErrDown }
-
-// Create makes a log that is written with claims, and says what it is about; it
-// is kept for Keep after the last entry. Its name must be new.
-func (b *Bus) Create(ctx context.Context, log, about string) error { return ErrDown }
-
-// About is what Create said. ok is false if there is no such log (any more).
-func (b *Bus) About(ctx context.Context, log string) (about string, ok bool, err error) {
-	return "", false, ErrDown
+func (b *Bus) Agree(ctx context.Context, name, proposal string) (string, error) {
+	return text(b.call(ctx, agreeScript, []string{"sse:agree:" + name}, proposal, ms(max(memory, b.Keep))))
 }
 
-// Stop asks whoever writes the log to end it; ok is false if there is no such log.
-func (b *Bus) Stop(ctx context.Context, log string) (ok bool, err error) { return false, ErrDown }
+func key(log, what string) string { return "sse:{" + log + "}:" + what }
 
-// Claim takes the right to write a log, for ttl at a time. ErrClaimed: somebody
-// has it. A holder that dies loses it after ttl.
-func (b *Bus) Claim(ctx context.Context, log string, ttl time.Duration) (*Claim, error) {
-	return nil, ErrDown
+func ms(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
+
+func digits(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// place is where to read from, as readScript wants it.
+func place(after string) (string, error) {
+	switch after {
+	case Now:
+		return "now", nil
+	case Start, Unseen:
+		return after, nil
+	}
+	n, err := number(after)
+	return digits(n), err
 }
 
-// Claim is the right to write a log. It belongs to one goroutine. Every write is
-// fenced: after the claim has passed to another holder it fails with ErrLost,
-// however late it arrives.
-type Claim struct{}
+// check refuses what would not come out as it went in.
+func check(log string, e Entry) error {
+	switch {
+	case log == "" || len(log) > longName || strings.ContainsAny(log, "{}"):
+		return fmt.Errorf("%q is no name of a log: want 1 to %d bytes without braces", log, longName)
+	case len(e.ID) > longName:
+		return fmt.Errorf("the id is longer than %d bytes", longName)
+	case len(e.Kind) > longName:
+		return fmt.Errorf("the kind is longer than %d bytes", longName)
+	case len(e.Data) > longest:
+		return fmt.Errorf("the data is longer than %d bytes", longest)
+	case !utf8.ValidString(e.Kind + e.Data):
+		return errors.New("the data is not UTF-8")
+	}
+	return nil
+}
 
-// Next is the number of the first entry that is not written yet: read it once,
-// after Claim.
-func (c *Claim) Next() int { return 0 }
+// body is what of an entry is kept as it is. Entries that are written with a
+// claim have no ID, they are known by their number.
+type body struct {
+	ID   string `json:"id,omitempty"`
+	Kind string `json:"kind,omitempty"`
+	Data string `json:"data"`
+}
 
-// Append writes entry n and keeps the claim for another ttl. Writing an entry
-// that is there already succeeds and changes nothing. ErrStop: it was not
-// written, as Stop was called; only AppendLast is accepted then.
-func (c *Claim) Append(ctx context.Context, n int, kind, data string) error { return ErrDown }
+func pack(e Entry) string {
+	b, _ := json.Marshal(body{e.ID, e.Kind, e.Data}) // strings only: cannot fail
+	return string(b)
+}
 
-// AppendLast writes entry n as the last one, even after Stop; nothing can be
-// written and nobody can claim after it (Claim: ErrLost).
-func (c *Claim) AppendLast(ctx context.Context, n int, kind, data string) error { return ErrDown }
+// unpack reads "number time body", the form in which entries travel.
+func unpack(said any) (n uint64, e Entry, err error) {
+	n, at, rest, err := parse(said)
+	if err != nil {
+		return 0, e, err
+	}
+	var kept body
+	if err := json.Unmarshal([]byte(rest), &kept); err != nil {
+		return 0, e, fmt.Errorf("%w: not an entry: %v", ErrDown, err)
+	}
+	e = Entry{Cursor: cursor(n), Index: -1, ID: kept.ID, Kind: kept.Kind, Data: kept.Data, At: at}
+	if e.ID == "" {
+		e.Index = int(n) - 1
+	}
+	return n, e, nil
+}
 
-// Keep keeps the claim for another ttl, for writers that are silent. ErrStop as Append.
-func (c *Claim) Keep(ctx context.Context) error { return ErrDown }
+// parse takes "number time rest" apart; the time is in microseconds.
+func parse(said any) (n uint64, at time.Time, rest string, err error) {
+	text, _ := said.(string)
+	first, rest, _ := strings.Cut(text, " ")
+	second, rest, found := strings.Cut(rest, " ")
+	n, err = strconv.ParseUint(first, 10, 53)
+	us, err2 := strconv.ParseInt(second, 10, 64)
+	if err != nil || err2 != nil || !found {
+		return 0, at, "", fmt.Errorf("%w: it said %.40q", ErrDown, text)
+	}
+	return n, time.UnixMicro(us), rest, nil
+}
 
-// Release gives the claim back, so that another can go on at once.
-func (c *Claim) Release(ctx context.Context) error { return ErrDown }
+// text is the answer of a script that answers a string.
+func text(said any, err error) (string, error) {
+	if err != nil {
+		return "", err
+	}
+	s, ok := said.(string)
+	if !ok {
+		return "", fmt.Errorf("%w: it said %v", ErrDown, said)
+	}
+	return s, nil
+}
