@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	chunk    = 256       // entries read at a time
-	held     = 64        // newest entries of a topic that are held for its followers
-	heldSize = 256 << 10 // bytes of them
+	chunk     = 256       // entries read at a time
+	chunkSize = 1 << 20   // bytes of them, but for the last one
+	held      = 64        // newest entries of a topic that are held for its followers
+	heldSize  = 256 << 10 // bytes of them
 )
 
 // topic is a log that has followers here. It holds the newest entries that were
@@ -316,7 +317,7 @@ func (b *Bus) shared(ctx context.Context, log, after string, gen int) (page, err
 
 // read reads at most count entries after a position.
 func (b *Bus) read(ctx context.Context, log, after string, count int) (page, error) {
-	said, err := b.call(ctx, readScript, []string{key(log, "log"), key(log, "meta")}, after, count, ms(max(memory, b.Keep)))
+	said, err := b.call(ctx, readScript, []string{key(log, "log"), key(log, "meta")}, after, count, chunkSize, ms(max(memory, b.Keep)))
 	if err != nil {
 		return page{}, err
 	}

@@ -55,17 +55,23 @@ return said
 `)
 
 // readScript answers whether the log is new to the bus, the number of its newest
-// entry, the number after which was read, and what was found.
+// entry, the number after which was read, and what was found: at least one, if
+// there is one, but not much more bytes than asked for.
 var readScript = redis.NewScript(`
 local log, meta = KEYS[1], KEYS[2]
-local after, count, memory = ARGV[1], ARGV[2], ARGV[3]
+local after, count, bytes, memory = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 ` + clock + begin + `
 if redis.call('HEXISTS', meta, 'about') == 0 then redis.call('PEXPIRE', meta, memory) end
 local n = redis.call('HGET', meta, 'n')
 if after == 'now' then return {new, n, n, {}} end
 if after == 'unseen' then after = redis.call('HGET', meta, 'seen') end
 if after == 'start' then after = '0' end
-return {new, n, after, redis.call('XRANGE', log, '(' .. after .. '-0', '+', 'COUNT', count)}
+local found, few = redis.call('XRANGE', log, '(' .. after .. '-0', '+', 'COUNT', count), {}
+for i, entry in ipairs(found) do
+	if bytes < 0 then break end
+	few[i], bytes = entry, bytes - #entry[2][2]
+end
+return {new, n, after, few}
 `)
 
 var seenScript = redis.NewScript(`
