@@ -54,9 +54,9 @@ type Bus struct {
 	client  *redis.Client // nil while the bus is down
 	trying  chan struct{} // open during the first attempt to connect after a loss; else nil
 	topics  map[string]*topic
+	acks    int                    // subscriptions that were acknowledged
 	dirty   map[string]bool        // names of topics that came or went
 	waiting map[*Follower]struct{} // those whose read failed while the bus seemed to be up
-	loud    map[*topic]struct{}    // those that hold entries
 }
 
 var (
@@ -121,7 +121,6 @@ func Open(o Options) (*Bus, error) {
 		topics:  map[string]*topic{},
 		dirty:   map[string]bool{},
 		waiting: map[*Follower]struct{}{},
-		loud:    map[*topic]struct{}{},
 	}
 	go b.run() // until Close
 	return b, nil
@@ -138,7 +137,7 @@ func (silent) Printf(context.Context, string, ...any) {}
 func (b *Bus) Close() error {
 	b.cancel()
 	<-b.ended
-	b.wakeAll()
+	b.wake()
 	return nil
 }
 
