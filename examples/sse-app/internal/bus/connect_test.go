@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -149,7 +148,7 @@ func TestFrozenBus(t *testing.T) {
 		f := at(t, follow(t, b, "news", Now))
 		publish(t, b, "news", "", "1")
 		take(t, f)
-		s.cmd.Process.Signal(syscall.SIGSTOP)
+		s.freeze()
 		began := time.Now()
 		_, _, err := b.Publish(t.Context(), "news", Entry{Data: "2"})
 		if !errors.Is(err, ErrDown) {
@@ -162,7 +161,7 @@ func TestFrozenBus(t *testing.T) {
 		if _, _, err := f.Next(t.Context()); !errors.Is(err, ErrDown) {
 			t.Errorf("next: %v", err)
 		}
-		s.cmd.Process.Signal(syscall.SIGCONT)
+		s.thaw()
 		until(t, "published", func() bool {
 			_, _, err := b.Publish(t.Context(), "news", Entry{Data: "3"})
 			return err == nil

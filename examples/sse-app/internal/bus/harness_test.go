@@ -81,6 +81,7 @@ type server struct {
 func both(t *testing.T, test func(t *testing.T, s *server)) {
 	for _, kind := range []string{"sse-bus", "redis"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			test(t, serverOf(t, kind))
 		})
 	}
@@ -149,6 +150,18 @@ func (s *server) kill() {
 		s.cmd = nil
 	}
 }
+
+// freeze stops it; it has stopped when this returns.
+func (s *server) freeze() {
+	s.t.Helper()
+	s.cmd.Process.Signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		s.t.Fatalf("it has not stopped: %v, %v", status, err)
+	}
+}
+
+func (s *server) thaw() { s.cmd.Process.Signal(syscall.SIGCONT) }
 
 // open is one more process's connection to s.
 func (s *server) open(t testing.TB, o Options) *Bus {

@@ -34,21 +34,20 @@ var publishScript = redis.NewScript(`
 local log, meta, ids, old = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, id, call, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep, memory, max = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
-local known = redis.call('HGET', ids, id) or redis.call('HGET', old, id)
+local was = redis.call('HMGET', ids, id, '')
+local known, since = was[1] or redis.call('HGET', old, id), was[2]
 if known then return known end
 ` + clock + begin + `
-redis.call('HINCRBY', meta, 'n', 1)
-local n = redis.call('HGET', meta, 'n')
+local n = string.format('%.0f', redis.call('HINCRBY', meta, 'n', 1))
 redis.call('PEXPIRE', meta, memory)
 redis.call('XADD', log, 'MAXLEN', max, n .. '-0', 'e', now .. ' ' .. body)
 redis.call('PEXPIRE', log, keep)
-local since = tonumber(redis.call('HGET', ids, '') or now)
-if redis.call('HLEN', ids) > 10 * max or tonumber(now) - since > 1000 * keep then
+if since and (redis.call('HLEN', ids) > 10 * max or tonumber(now) - tonumber(since) > 1000 * keep) then
 	redis.call('RENAME', ids, old)
+	since = nil
 end
 local said = n .. ' ' .. now .. ' ' .. call
-redis.call('HSETNX', ids, '', now)
-redis.call('HSET', ids, id, said)
+redis.call('HSET', ids, id, said, '', since or now)
 redis.call('PEXPIRE', ids, 2 * keep)
 redis.call('PUBLISH', channel, n .. ' ' .. now .. ' ' .. body)
 return said
