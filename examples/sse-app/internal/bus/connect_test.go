@@ -108,6 +108,7 @@ func TestBusDiesUnderLoad(t *testing.T) {
 			})
 		}
 		all.Wait()
+		writer.Close() // tells nothing any more
 		close(told)
 		up := false
 		for err := range told {
