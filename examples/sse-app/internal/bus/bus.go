@@ -1,6 +1,7 @@
 // Package bus is what the instances of the app share: logs that everybody may
 // append to and follow, a value that all agree on, and the right to write an
-// answer. It speaks to Redis, or to anything that speaks its protocol.
+// answer. It speaks to one Redis (7 or later; not to a cluster), or to anything that
+// speaks its protocol.
 //
 // A log is a Redis Stream, the source of truth, and a channel of the same name
 // that wakes those who follow it. Publishing adds to both in one script. A
@@ -35,20 +36,22 @@ type Options struct {
 	Keep time.Duration
 	// Max is how many entries of a log are kept; default 1000.
 	Max int
-	// Report is told when the bus is lost (the error) and when it is back (nil).
-	// It is called from one goroutine, never twice for the same state.
+	// Report is told when the bus is lost (the error) and when it is back (nil),
+	// and at first what it is. It is called from one goroutine, never twice for
+	// the same state.
 	Report func(error)
 }
 
 // Bus is one process's connection. It connects by itself and again by itself.
 // Every call ends within 2 s. It is safe for concurrent use.
 type Bus struct {
-	Options
+	o       Options
 	ctx     context.Context // until Close
 	cancel  func()
 	ended   chan struct{} // closed when run has returned
 	changed chan struct{} // has a value when topics came or went
 	reads   singleflight.Group
+	readers chan struct{} // holds a value for each read that is under way
 
 	mu      sync.Mutex
 	client  *redis.Client // nil while the bus is down
@@ -83,18 +86,19 @@ const (
 type Entry struct {
 	Cursor string    // the position after this entry: opaque, without blanks and '~', fit for an SSE id
 	Index  int       // the number of an entry in a log that is written with a Claim, from 0; else -1
-	ID     string    // the publisher's; a second entry with the same one within Keep (or the last 10*Max) is not published
+	ID     string    // the publisher's; a second entry with the same one within Keep, among the last 10*Max or so, is not published
 	Kind   string    // what the publisher says it is
 	Data   string    // UTF-8
 	At     time.Time // by the bus's clock
 }
 
-// Bounds of what is published.
+// Bounds of calls, and of what is published.
 const (
-	patience = 2 * time.Second    // for the bus, per call
-	memory   = 7 * 24 * time.Hour // for positions of a log that nobody writes or reads
-	longest  = 1 << 20            // bytes of an entry
-	longName = 256                // bytes of a log's name, an ID, a Kind
+	patience    = 2 * time.Second    // for the bus, per call
+	connections = 8                  // at a time, and one that listens
+	memory      = 7 * 24 * time.Hour // for positions of a log that nobody writes or reads
+	longest     = 1 << 20            // bytes of an entry
+	longName    = 256                // bytes of a log's name, an ID, a Kind
 )
 
 // Open starts to connect. It fails only for options that make no sense.
@@ -112,11 +116,12 @@ func Open(o Options) (*Bus, error) {
 	quiet.Do(func() { redis.SetLogger(silent{}) })
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &Bus{
-		Options: o,
+		o:       o,
 		ctx:     ctx,
 		cancel:  cancel,
 		ended:   make(chan struct{}),
 		changed: make(chan struct{}, 1),
+		readers: make(chan struct{}, connections/2),
 		trying:  make(chan struct{}),
 		topics:  map[string]*topic{},
 		dirty:   map[string]bool{},
@@ -157,7 +162,7 @@ func (b *Bus) Publish(ctx context.Context, log string, e Entry) (published Entry
 		return e, false, err
 	}
 	said, err := b.call(ctx, publishScript, []string{key(log, "log"), key(log, "meta"), key(log, "ids"), key(log, "ids2")},
-		log, e.ID, call, pack(e), ms(b.Keep), ms(max(memory, b.Keep)), b.Max)
+		log, e.ID, call, pack(e), ms(b.o.Keep), ms(max(memory, b.o.Keep)), b.o.Max)
 	if err != nil {
 		return e, false, err
 	}
@@ -179,8 +184,8 @@ func (b *Bus) History(ctx context.Context, log, after string) (entries []Entry, 
 	if err != nil {
 		return nil, false, err
 	}
-	for len(entries) < b.Max {
-		p, err := b.read(ctx, log, from, min(chunk, b.Max-len(entries)))
+	for len(entries) < b.o.Max {
+		p, err := b.read(ctx, log, from, min(chunk, b.o.Max-len(entries)))
 		if err != nil {
 			return nil, false, err
 		}
@@ -202,7 +207,7 @@ func (b *Bus) Agree(ctx context.Context, name, proposal string) (string, error) 
 	if err := check(name, Entry{Data: proposal}); err != nil {
 		return "", err
 	}
-	return text(b.call(ctx, agreeScript, []string{"sse:agree:" + name}, proposal, ms(max(memory, b.Keep))))
+	return text(b.call(ctx, agreeScript, []string{"sse:agree:" + name}, proposal, ms(max(memory, b.o.Keep))))
 }
 
 func key(log, what string) string { return "sse:{" + log + "}:" + what }

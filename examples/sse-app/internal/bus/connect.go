@@ -27,7 +27,7 @@ func (b *Bus) run() {
 	report := func(err error) {
 		if b.ctx.Err() == nil && (!reported || up != (err == nil)) {
 			reported, up = true, err == nil
-			b.Report(err)
+			b.o.Report(err)
 		}
 	}
 	for failures := 0; b.ctx.Err() == nil; {
@@ -105,7 +105,7 @@ func (b *Bus) session(report func(error)) (lasted time.Duration, err error) {
 }
 
 func (b *Bus) dial() (*redis.Client, error) {
-	url, err := b.URL()
+	url, err := b.o.URL()
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (b *Bus) dial() (*redis.Client, error) {
 	o.DialTimeout, o.DialerRetries = time.Second, 1
 	o.ReadTimeout, o.WriteTimeout = patience, patience
 	o.ContextTimeoutEnabled = true
-	o.PoolSize, o.PipelinePoolSize = 8, -1
+	o.PoolSize, o.PipelinePoolSize = connections, -1
 	o.MaxActiveConns = o.PoolSize
 	o.MaxRetries, o.MinRetryBackoff, o.MaxRetryBackoff = 2, 10*time.Millisecond, 50*time.Millisecond
 	return redis.NewClient(o), nil
