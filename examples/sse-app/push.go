@@ -75,6 +75,9 @@ func (a *app) push(w http.ResponseWriter, r *http.Request) {
 	for _, user := range users {
 		_, fresh, err := a.bus.Publish(ctx, inboxLog(user), bus.Entry{ID: id, Kind: "push", Data: text})
 		if err != nil {
+			if ctx.Err() != nil {
+				err = bus.ErrDown // it takes too long
+			}
 			a.partly(w, err, id, sent)
 			return
 		}
