@@ -4,16 +4,17 @@
 // It is miniredis, which is made for tests, behind a fence: on the loopback
 // interface only, with a random password in a file that only its user can read.
 // It keeps everything in memory and loses it when it ends; the app is told then
-// that something may be missing. It has no replicas, no limits of memory, and is
+// that something may be missing. It has no replicas, no limit of memory, and is
 // as fast as one core. Whoever wants more than one machine, or history that
 // survives a restart, starts a real Redis (7 or later) and sets REDIS_URL for the
 // app; nothing else changes.
+//
+//	fence.go  who gets in, and how long a slow one is waited for
 package main
 
 import (
 	"cmp"
 	"crypto/rand"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -52,10 +53,15 @@ func run(args []string, stop <-chan os.Signal) error {
 	password := passwordIn(*file)
 	m := miniredis.NewMiniRedis()
 	m.RequireAuth(password)
-	if err := serve(m, ln); err != nil {
+	defer m.Close()
+	own, err := m.Dial() // starts it without a listener of its own
+	if err != nil {
 		return err
 	}
-	defer m.Close()
+	own.Close()
+	g := newGate(password, m.Server().ServeConn)
+	go g.open(ln) // until ln is closed
+
 	where := url.URL{Scheme: "redis", User: url.UserPassword("", password), Host: ln.Addr().String(), Path: "/0"}
 	if err := write(*file, where.String()); err != nil {
 		return err
@@ -90,51 +96,15 @@ func passwordIn(file string) string {
 	text, _ := os.ReadFile(file)
 	u, err := url.Parse(strings.TrimSpace(string(text)))
 	if err == nil && u.User != nil {
-		if password, _ := u.User.Password(); len(password) >= 20 {
+		if password, _ := u.User.Password(); len(password) >= 20 && len(password) <= 100 {
 			return password
 		}
 	}
 	return rand.Text()
 }
 
-// serve lets clients in. One that does not read is cut off after a moment: all
-// others wait for it meanwhile.
-func serve(m *miniredis.Miniredis, ln net.Listener) error {
-	own, err := m.Dial() // starts it without a listener
-	if err != nil {
-		return err
-	}
-	own.Close()
-	go func() { // until ln is closed
-		for {
-			c, err := ln.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil { // out of descriptors, most likely
-				time.Sleep(100 * time.Millisecond)
-				continue
-			}
-			m.Server().ServeConn(impatient{c})
-		}
-	}()
-	return nil
-}
-
-// impatient is a connection whose other end must read.
-type impatient struct{ net.Conn }
-
-func (c impatient) Write(b []byte) (int, error) {
-	c.SetWriteDeadline(time.Now().Add(time.Second))
-	n, err := c.Conn.Write(b)
-	if err != nil {
-		c.Close()
-	}
-	return n, err
-}
-
 // age makes keys expire until it is told to stop. miniredis could do it by itself
-// (ClockTTL), but would look at all keys at every single access then.
+// (ClockTTL), but would go through all keys at every single access then.
 func age(m *miniredis.Miniredis, stop <-chan os.Signal) {
 	const often = 50 * time.Millisecond
 	last, pause := time.Now(), often

@@ -54,9 +54,9 @@ type Bus struct {
 	client  *redis.Client // nil while the bus is down
 	trying  chan struct{} // open during the first attempt to connect after a loss; else nil
 	topics  map[string]*topic
+	acks    int                    // subscriptions that were acknowledged
 	dirty   map[string]bool        // names of topics that came or went
 	waiting map[*Follower]struct{} // those whose read failed while the bus seemed to be up
-	loud    map[*topic]struct{}    // those that hold entries
 }
 
 var (
@@ -83,7 +83,7 @@ const (
 type Entry struct {
 	Cursor string    // the position after this entry: opaque, without blanks and '~', fit for an SSE id
 	Index  int       // the number of an entry in a log that is written with a Claim, from 0; else -1
-	ID     string    // the publisher's; a second entry with the same one within Keep is not published
+	ID     string    // the publisher's; a second entry with the same one within Keep (or the last 10*Max) is not published
 	Kind   string    // what the publisher says it is
 	Data   string    // UTF-8
 	At     time.Time // by the bus's clock
@@ -109,6 +109,7 @@ func Open(o Options) (*Bus, error) {
 	if o.Report == nil {
 		o.Report = func(error) {}
 	}
+	quiet.Do(func() { redis.SetLogger(silent{}) })
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &Bus{
 		Options: o,
@@ -120,17 +121,23 @@ func Open(o Options) (*Bus, error) {
 		topics:  map[string]*topic{},
 		dirty:   map[string]bool{},
 		waiting: map[*Follower]struct{}{},
-		loud:    map[*topic]struct{}{},
 	}
 	go b.run() // until Close
 	return b, nil
 }
 
+// go-redis logs every failed attempt to connect; Report says it once.
+var quiet sync.Once
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 // Close ends everything, followers included.
 func (b *Bus) Close() error {
 	b.cancel()
 	<-b.ended
-	b.wakeAll()
+	b.wake()
 	return nil
 }
 
@@ -192,14 +199,15 @@ func (b *Bus) History(ctx context.Context, log, after string) (entries []Entry, 
 // Agree gives the value of a name that all agree on: proposal if there was none
 // before. It lives as long as the bus remembers, at least Keep after the last call.
 func (b *Bus) Agree(ctx context.Context, name, proposal string) (string, error) {
+	if err := check(name, Entry{Data: proposal}); err != nil {
+		return "", err
+	}
 	return text(b.call(ctx, agreeScript, []string{"sse:agree:" + name}, proposal, ms(max(memory, b.Keep))))
 }
 
 func key(log, what string) string { return "sse:{" + log + "}:" + what }
 
 func ms(d time.Duration) int64 { return max(d.Milliseconds(), 1) }
-
-func digits(n uint64) string { return strconv.FormatUint(n, 10) }
 
 // place is where to read from, as readScript wants it.
 func place(after string) (string, error) {

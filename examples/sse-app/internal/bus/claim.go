@@ -27,6 +27,9 @@ func (b *Bus) Create(ctx context.Context, log, about string) error {
 
 // About is what Create said. ok is false if there is no such log (any more).
 func (b *Bus) About(ctx context.Context, log string) (about string, ok bool, err error) {
+	if err := check(log, Entry{}); err != nil {
+		return "", false, nil // nobody can have made it
+	}
 	said, err := b.call(ctx, aboutScript, []string{key(log, "meta")})
 	if err != nil {
 		return "", false, err
@@ -37,6 +40,9 @@ func (b *Bus) About(ctx context.Context, log string) (about string, ok bool, err
 
 // Stop asks whoever writes the log to end it; ok is false if there is no such log.
 func (b *Bus) Stop(ctx context.Context, log string) (ok bool, err error) {
+	if err := check(log, Entry{}); err != nil {
+		return false, nil // nobody can have made it
+	}
 	said, err := b.call(ctx, stopScript, []string{key(log, "meta")})
 	return said == int64(1), err
 }
@@ -44,6 +50,12 @@ func (b *Bus) Stop(ctx context.Context, log string) (ok bool, err error) {
 // Claim takes the right to write a log, for ttl at a time. ErrClaimed: somebody
 // has it. A holder that dies loses it after ttl.
 func (b *Bus) Claim(ctx context.Context, log string, ttl time.Duration) (*Claim, error) {
+	if err := check(log, Entry{}); err != nil {
+		return nil, err
+	}
+	if ttl < time.Millisecond {
+		return nil, fmt.Errorf("claim %q for %v: a claim needs a millisecond or more", log, ttl)
+	}
 	c := &Claim{b: b, log: log, by: rand.Text(), ttl: ttl}
 	said, err := text(b.call(ctx, claimScript, []string{key(log, "meta")}, c.by, ms(ttl), ms(b.Keep)))
 	if err != nil {

@@ -33,7 +33,7 @@ func (b *Bus) run() {
 	for failures := 0; b.ctx.Err() == nil; {
 		lasted, err := b.session(report)
 		report(err)
-		if lasted > latest {
+		if lasted > pulse {
 			failures = 0
 			continue
 		}
@@ -99,7 +99,7 @@ func (b *Bus) session(report func(error)) (lasted time.Duration, err error) {
 	asking.Go(func() { b.ask(ctx, ears) }) // until this session is over
 	err = b.listen(ctx, ears)
 	lasted = time.Since(began)
-	b.settle(nil, lasted > latest)
+	b.settle(nil, lasted > pulse)
 	b.deafen()
 	return lasted, err
 }

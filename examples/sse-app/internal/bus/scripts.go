@@ -34,38 +34,43 @@ var publishScript = redis.NewScript(`
 local log, meta, ids, old = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local channel, id, call, body = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local keep, memory, max = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
-local known = redis.call('HGET', ids, id) or redis.call('HGET', old, id)
+local was = redis.call('HMGET', ids, id, '')
+local known, since = was[1] or redis.call('HGET', old, id), was[2]
 if known then return known end
 ` + clock + begin + `
-redis.call('HINCRBY', meta, 'n', 1)
-local n = redis.call('HGET', meta, 'n')
+local n = string.format('%.0f', redis.call('HINCRBY', meta, 'n', 1))
 redis.call('PEXPIRE', meta, memory)
 redis.call('XADD', log, 'MAXLEN', max, n .. '-0', 'e', now .. ' ' .. body)
 redis.call('PEXPIRE', log, keep)
-local since = tonumber(redis.call('HGET', ids, '') or now)
-if redis.call('HLEN', ids) > 10 * max or tonumber(now) - since > 1000 * keep then
+if since and (redis.call('HLEN', ids) > 10 * max or tonumber(now) - tonumber(since) > 1000 * keep) then
 	redis.call('RENAME', ids, old)
+	since = nil
 end
 local said = n .. ' ' .. now .. ' ' .. call
-redis.call('HSETNX', ids, '', now)
-redis.call('HSET', ids, id, said)
+redis.call('HSET', ids, id, said, '', since or now)
 redis.call('PEXPIRE', ids, 2 * keep)
 redis.call('PUBLISH', channel, n .. ' ' .. now .. ' ' .. body)
 return said
 `)
 
 // readScript answers whether the log is new to the bus, the number of its newest
-// entry, the number after which was read, and what was found.
+// entry, the number after which was read, and what was found: at least one, if
+// there is one, but not much more bytes than asked for.
 var readScript = redis.NewScript(`
 local log, meta = KEYS[1], KEYS[2]
-local after, count, memory = ARGV[1], ARGV[2], ARGV[3]
+local after, count, bytes, memory = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 ` + clock + begin + `
 if redis.call('HEXISTS', meta, 'about') == 0 then redis.call('PEXPIRE', meta, memory) end
 local n = redis.call('HGET', meta, 'n')
 if after == 'now' then return {new, n, n, {}} end
 if after == 'unseen' then after = redis.call('HGET', meta, 'seen') end
 if after == 'start' then after = '0' end
-return {new, n, after, redis.call('XRANGE', log, '(' .. after .. '-0', '+', 'COUNT', count)}
+local found, few = redis.call('XRANGE', log, '(' .. after .. '-0', '+', 'COUNT', count), {}
+for i, entry in ipairs(found) do
+	if bytes < 0 then break end
+	few[i], bytes = entry, bytes - #entry[2][2]
+end
+return {new, n, after, few}
 `)
 
 var seenScript = redis.NewScript(`
