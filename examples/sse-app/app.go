@@ -16,6 +16,7 @@ type app struct {
 	config
 	heartbeat    time.Duration // silence after which a stream gets a comment
 	writeTimeout time.Duration // how long one write to one client may block
+	settle       time.Duration // how long a hello waits for the bus, so that nothing published after it is missed
 	readTimeout  time.Duration // how long a request may take to come in
 	firstWord    time.Duration // how long a connection may be silent once the port is closed
 
@@ -23,6 +24,8 @@ type app struct {
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
 	keyring  keyring  // what cookies are signed with
+
+	wire *http.Transport // to the upstream
 
 	streams  atomic.Int64 // open event streams
 	warm     moment       // able to answer
@@ -36,11 +39,13 @@ func newApp(c config) *app {
 		config:       c,
 		heartbeat:    15 * time.Second, // proxies cut silent connections, some after 30 s
 		writeTimeout: 5 * time.Second,
+		settle:       2 * time.Second,
 		readTimeout:  10 * time.Second,
 		firstWord:    2 * time.Second,           // long for a busy machine, short for a client that sends nothing
 		out:          log.New(os.Stdout, "", 0), // the supervisor's log has the time
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
+		wire:         newWire(),
 		warm:         newMoment(),
 		leaving:      newMoment(),
 		goodbyes:     newMoment(),
@@ -51,9 +56,11 @@ func newApp(c config) *app {
 func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /stream", a.whenWarm(a.stream))
-	mux.HandleFunc("/v1/chat/completions", a.whenWarm(a.completions))
-	mux.HandleFunc("/v1/models", a.models)
-	mux.HandleFunc("/v1/", a.unknownURL)
+	mux.HandleFunc("/v1/chat/completions", a.whenWarm(a.v1(a.completions)))
+	mux.HandleFunc("/v1/models", a.v1(a.models))
+	mux.HandleFunc("/v1/models/{id...}", a.v1(a.model))
+	mux.HandleFunc("/v1/", a.v1(a.unknownURL))
+	mux.HandleFunc("/chatgptApi/chatgpt_qa_stream", a.whenWarm(a.qa))
 	mux.HandleFunc("GET /healthz", a.healthz)
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /error", a.crash)
@@ -64,27 +71,6 @@ func (a *app) handler() http.Handler {
 	a.addMetrics(mux)
 	addPage(mux)
 	return a.logged(a.shared(mux))
-}
-
-// shared sets the headers that every answer has, and answers CORS preflights.
-func (a *app) shared(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Instance", a.instance)
-		if a.leaving.over() {
-			h.Set("Connection", "close") // the client's next request goes to a sibling
-		}
-		a.allowOrigin(h, r)
-		h.Set("Access-Control-Expose-Headers", "X-Instance, X-Request-Id")
-		if r.Method == http.MethodOptions && r.URL.Path != "/time" { // which has a list of its own
-			h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-			h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID")
-			h.Set("Access-Control-Max-Age", "600")
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // crash dies at once, as a bug would, so that one can watch the supervisor.
@@ -108,7 +94,7 @@ func (a *app) logged(next http.Handler) http.Handler {
 			if r.Context().Err() != nil {
 				left = " client left"
 			}
-			a.out.Printf("%s %s %q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
+			a.out.Printf("接收到请求 %s %.20s %.300q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
 				seen.status, seen.bytes, time.Since(start).Round(time.Millisecond), left)
 		}()
 		next.ServeHTTP(seen, r)

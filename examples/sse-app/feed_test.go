@@ -388,7 +388,7 @@ func TestBusComesBackWithoutItsMemory(t *testing.T) {
 // A bus that hangs holds no stream up: not those that are open, nor new ones.
 func TestBusThatHangs(t *testing.T) {
 	m := redisServer(t)
-	a, b := m.two(t, func(a *app) { a.interval = time.Millisecond })
+	a, b := m.two(t, func(a *app) { a.interval, a.settle = time.Millisecond, 100*time.Millisecond })
 	cookie := login(t, a.url, "u")
 	s := tune(t, b.url+"/stream", "Cookie", cookie)
 	push(t, a.url, "user=u", "one")

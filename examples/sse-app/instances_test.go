@@ -105,7 +105,7 @@ func (m *meeting) instance(t *testing.T, name string, change func(*app)) *runnin
 	}
 	t.Cleanup(func() { b.Close() }) // after the app's end
 	return start(t, func(a *app) {
-		a.bus, a.instance, a.interval = b, name, time.Hour
+		a.bus, a.instance, a.interval, a.settle = b, name, time.Hour, patience
 		if change != nil {
 			change(a)
 		}

@@ -60,21 +60,6 @@ func (a *app) sameSite(next http.HandlerFunc) http.HandlerFunc {
 	return guard.Handler(next).ServeHTTP
 }
 
-// allowOrigin lets pages of every origin read what has nothing to do with a
-// cookie, and those of -origin the rest, too. A star for all would do: browsers
-// refuse it together with a cookie.
-func (a *app) allowOrigin(h http.Header, r *http.Request) {
-	h.Set("Access-Control-Allow-Origin", "*")
-	if len(a.origins) == 0 {
-		return
-	}
-	h.Add("Vary", "Origin")
-	if origin := r.Header.Get("Origin"); slices.Contains(a.origins, origin) {
-		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Allow-Credentials", "true")
-	}
-}
-
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	name, err := loginName(w, r)
 	if err != nil {
