@@ -35,8 +35,9 @@ type Options struct {
 	Keep time.Duration
 	// Max is how many entries of a log are kept; default 1000.
 	Max int
-	// Report is told when the bus is lost (the error) and when it is back (nil).
-	// It is called from one goroutine, never twice for the same state.
+	// Report is told when the bus is lost (the error) and when it is back (nil),
+	// and at first what it is. It is called from one goroutine, never twice for
+	// the same state.
 	Report func(error)
 }
 
@@ -49,6 +50,7 @@ type Bus struct {
 	ended   chan struct{} // closed when run has returned
 	changed chan struct{} // has a value when topics came or went
 	reads   singleflight.Group
+	readers chan struct{} // holds a value for each read that is under way
 
 	mu      sync.Mutex
 	client  *redis.Client // nil while the bus is down
@@ -89,12 +91,13 @@ type Entry struct {
 	At     time.Time // by the bus's clock
 }
 
-// Bounds of what is published.
+// Bounds of calls, and of what is published.
 const (
-	patience = 2 * time.Second    // for the bus, per call
-	memory   = 7 * 24 * time.Hour // for positions of a log that nobody writes or reads
-	longest  = 1 << 20            // bytes of an entry
-	longName = 256                // bytes of a log's name, an ID, a Kind
+	patience    = 2 * time.Second    // for the bus, per call
+	connections = 8                  // at a time, and one that listens
+	memory      = 7 * 24 * time.Hour // for positions of a log that nobody writes or reads
+	longest     = 1 << 20            // bytes of an entry
+	longName    = 256                // bytes of a log's name, an ID, a Kind
 )
 
 // Open starts to connect. It fails only for options that make no sense.
@@ -117,6 +120,7 @@ func Open(o Options) (*Bus, error) {
 		cancel:  cancel,
 		ended:   make(chan struct{}),
 		changed: make(chan struct{}, 1),
+		readers: make(chan struct{}, connections/2),
 		trying:  make(chan struct{}),
 		topics:  map[string]*topic{},
 		dirty:   map[string]bool{},

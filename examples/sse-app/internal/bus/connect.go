@@ -118,7 +118,7 @@ func (b *Bus) dial() (*redis.Client, error) {
 	o.DialTimeout, o.DialerRetries = time.Second, 1
 	o.ReadTimeout, o.WriteTimeout = patience, patience
 	o.ContextTimeoutEnabled = true
-	o.PoolSize, o.PipelinePoolSize = 8, -1
+	o.PoolSize, o.PipelinePoolSize = connections, -1
 	o.MaxActiveConns = o.PoolSize
 	o.MaxRetries, o.MinRetryBackoff, o.MaxRetryBackoff = 2, 10*time.Millisecond, 50*time.Millisecond
 	return redis.NewClient(o), nil

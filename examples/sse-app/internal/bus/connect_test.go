@@ -108,6 +108,7 @@ func TestBusDiesUnderLoad(t *testing.T) {
 			})
 		}
 		all.Wait()
+		writer.Close() // tells nothing any more
 		close(told)
 		up := false
 		for err := range told {
@@ -192,6 +193,40 @@ func TestFailedReadIsTriedAgain(t *testing.T) {
 		p.eat.Store(0)
 		got, _ := gather(t, f, 1)
 		same(t, "news", got, numbers(1, 1))
+	})
+}
+
+// A thousand logs that are read again at once do not keep anybody from publishing.
+func TestManyLogsComeBack(t *testing.T) {
+	both(t, func(t *testing.T, s *server) {
+		p := between(t, s)
+		b := s.open(t, Options{URL: p.url})
+		fs := make([]*Follower, 1000)
+		for i := range fs {
+			fs[i] = at(t, follow(t, b, fmt.Sprint("user:", i), Now))
+		}
+		p.cut()
+		var all sync.WaitGroup
+		for i, f := range fs {
+			all.Go(func() {
+				es, gap := take(t, f)
+				if gap || len(es) != 1 || es[0].Data != strconv.Itoa(i) {
+					t.Errorf("follower %d: %v, %v", i, es, gap)
+				}
+			})
+		}
+		failed := 0
+		for i := range fs {
+			until(t, "published", func() bool {
+				_, _, err := b.Publish(t.Context(), fmt.Sprint("user:", i), Entry{ID: "id", Data: strconv.Itoa(i)})
+				if err != nil {
+					failed++
+				}
+				return err == nil
+			})
+		}
+		all.Wait()
+		t.Logf("%d attempts failed", failed)
 	})
 }
 

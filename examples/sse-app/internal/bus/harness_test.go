@@ -96,6 +96,9 @@ func serverOf(t testing.TB, kind string) *server {
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	ln.Close()
 	s := &server{t: t, kind: kind, port: port, dir: t.TempDir()}
+	if kind == "redis" {
+		s.url = "redis://:secret@127.0.0.1:" + s.port + "/0"
+	}
 	t.Cleanup(s.kill)
 	s.start()
 	return s
@@ -108,7 +111,6 @@ func (s *server) start() {
 		if err != nil {
 			s.t.Skip("no redis-server: packaging/test-tools.sh installs it")
 		}
-		s.url = "redis://:secret@127.0.0.1:" + s.port + "/0"
 		s.cmd = exec.Command(path, "--port", s.port, "--bind", "127.0.0.1", "--requirepass", "secret",
 			"--save", "", "--appendonly", "no", "--dir", s.dir)
 	} else {
@@ -134,7 +136,7 @@ func (s *server) start() {
 		for lines.Scan() {
 		}
 	}()
-	if s.kind != "redis" {
+	if s.url == "" { // it keeps its password when it is started anew
 		text, err := os.ReadFile(filepath.Join(s.dir, "bus.url"))
 		if err != nil {
 			s.t.Fatal(err)

@@ -21,11 +21,25 @@ type page struct {
 	last    uint64 // number of the newest entry
 }
 
-// shared reads as read does, once for all who ask for the same at the same time.
+// shared reads as read does, once for all who ask for the same at the same time,
+// and only a few at a time: when ten thousand logs are read again, because the
+// bus was away, those who publish must not stand in that queue.
 func (b *Bus) shared(ctx context.Context, log, after string, subscription int) (page, error) {
 	id := fmt.Sprint(subscription, " ", after, " ", log)
 	read := b.reads.DoChan(id, func() (any, error) { // ends within patience
-		return b.read(b.ctx, log, after, chunk)
+		ctx, cancel := context.WithTimeout(b.ctx, patience)
+		defer cancel()
+		select {
+		case b.readers <- struct{}{}:
+			defer func() { <-b.readers }()
+		case <-ctx.Done():
+			return page{}, ErrDown
+		}
+		p, err := b.read(ctx, log, after, chunk)
+		if ctx.Err() != nil {
+			err = ErrDown
+		}
+		return p, err
 	})
 	select {
 	case r := <-read:
