@@ -189,7 +189,10 @@ func (a *app) sendMessage(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"status": "Message sent!", "id": id, "fresh": fresh})
 }
 
-var errNoBus = errors.New("There is no bus: set REDIS_URL, or start sse-bus and set BUS_FILE.") //lint:ignore ST1005 it is the whole answer
+// errNoBus is the answer where the bus is needed.
+//
+//lint:ignore ST1005 it is the whole answer that the client sees
+var errNoBus = errors.New("There is no bus: set REDIS_URL, or start sse-bus and set BUS_FILE.")
 
 // refuse answers with an error in words.
 func refuse(w http.ResponseWriter, status int, err error) {
