@@ -49,7 +49,7 @@ func (a *app) trusted(next http.HandlerFunc) http.HandlerFunc {
 		got := r.Header.Get("Authorization")
 		if want != "Bearer " && subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, http.StatusUnauthorized, errors.New("send the PUSH_TOKEN: Authorization: Bearer ..."))
+			refuse(w, http.StatusUnauthorized, errors.New("send the PUSH_TOKEN in a header: Authorization: Bearer TOKEN"))
 			return
 		}
 		next(w, r)
