@@ -16,6 +16,7 @@ type app struct {
 	config
 	heartbeat    time.Duration // silence after which a stream gets a comment
 	writeTimeout time.Duration // how long one write to one client may block
+	settle       time.Duration // how long a hello waits for the bus, so that nothing published after it is missed
 	readTimeout  time.Duration // how long a request may take to come in
 	firstWord    time.Duration // how long a connection may be silent once the port is closed
 	ping         time.Duration // between two questions to a WebSocket whether it is there
@@ -44,6 +45,7 @@ func newApp(c config) *app {
 		config:       c,
 		heartbeat:    15 * time.Second, // proxies cut silent connections, some after 30 s
 		writeTimeout: 5 * time.Second,
+		settle:       2 * time.Second,
 		readTimeout:  10 * time.Second,
 		firstWord:    2 * time.Second,           // long for a busy machine, short for a client that sends nothing
 		ping:         30 * time.Second,          // proxies cut silent WebSockets, too

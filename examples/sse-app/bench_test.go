@@ -120,7 +120,7 @@ func BenchmarkIdleStreams(b *testing.B) {
 	cmd := exec.Command(os.Args[0], "-max-age", "0", "-interval", "1h")
 	cmd.Env = append(os.Environ(), "SSE_APP_TEST_RUN_MAIN=1", "PORT=0", "REDIS_URL="+m.url, "SESSION_SECRET=bench")
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

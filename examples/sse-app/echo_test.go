@@ -28,6 +28,10 @@ func TestEcho(t *testing.T) {
 	if got := dataOf(t, body); len(got) != 2 || got[0] != "x" || !strings.Contains(body, "\nid: 1data: forged\n") {
 		t.Errorf("a name or an id became %q", body)
 	}
+	body = read(t, do(t, "GET", r.url+"/echo?data=x&event=%0a&id=%00", "").Body)
+	if strings.Contains(body, "event:") || strings.Count(body, "id:") != 1 {
+		t.Errorf("a name and an id of nothing but line ends became %q", body)
+	}
 	if resp := do(t, "GET", r.url+"/echo?data=x", "", "Last-Event-ID", "done"); resp.StatusCode != 204 {
 		t.Errorf("after the end: %s", resp.Status)
 	}

@@ -34,11 +34,11 @@ func (e event) encode(b *bytes.Buffer) {
 	if e.retry > 0 {
 		field("retry", strconv.FormatInt(e.retry.Milliseconds(), 10))
 	}
-	if e.name != "" {
-		field("event", oneLine.Replace(e.name))
+	if name := oneLine.Replace(e.name); name != "" {
+		field("event", name)
 	}
-	if e.id != "" {
-		field("id", oneLine.Replace(e.id))
+	if id := oneLine.Replace(e.id); id != "" {
+		field("id", id)
 	}
 	for line := range strings.SplitSeq(lineEnds.Replace(e.data), "\n") {
 		field("data", line)

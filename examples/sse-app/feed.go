@@ -8,14 +8,9 @@ import (
 	"gpm/examples/sse-app/internal/bus"
 )
 
-const (
-	// settleTime is how long the hello waits for the bus, so that what is
-	// published after it is not missed.
-	settleTime = time.Second
-	// maxPiece is how much goes out with one write deadline, or a client on a
-	// slow line could never get over a long absence.
-	maxPiece = 64 << 10
-)
+// maxPiece is how much goes out with one write deadline, or a client on a slow
+// line could never get over a long absence.
+const maxPiece = 64 << 10
 
 // feed is an endless stream of one client. All of it happens on the handler's
 // goroutine: ten thousand idle streams are ten thousand goroutines and no more.
@@ -141,7 +136,7 @@ func (f *feed) greet() error {
 // settled waits until the sources stand where they begin, but not for a bus that
 // is away or slow.
 func (f *feed) settled() (sources []*source) {
-	limit := time.NewTimer(settleTime)
+	limit := time.NewTimer(f.app.settle)
 	defer limit.Stop()
 	for _, s := range []*source{f.news, f.inbox} {
 		if s == nil || !f.app.bus.Up() {

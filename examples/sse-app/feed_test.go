@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -380,6 +382,54 @@ func TestBusComesBackWithoutItsMemory(t *testing.T) {
 	}
 	if got := who(t, b.url, cookie); got != `{"user":"u"}` {
 		t.Errorf("the cookie from before is %s", got)
+	}
+}
+
+// A bus that hangs holds no stream up: not those that are open, nor new ones.
+func TestBusThatHangs(t *testing.T) {
+	m := redisServer(t)
+	a, b := m.two(t, func(a *app) { a.interval, a.settle = time.Millisecond, 100*time.Millisecond })
+	cookie := login(t, a.url, "u")
+	s := tune(t, b.url+"/stream", "Cookie", cookie)
+	push(t, a.url, "user=u", "one")
+	s.next("push")
+	m.send(syscall.SIGSTOP)
+	for range 100 {
+		s.next("") // a tick
+	}
+	resp := do(t, "POST", a.url+"/push?user=u&id=two", "two")
+	if body := read(t, resp.Body); resp.StatusCode != 503 || !strings.Contains(body, `"id":"two"`) {
+		t.Errorf("push: %s %s", resp.Status, body)
+	}
+	late := tune(t, b.url+"/stream", "Cookie", cookie)
+	late.next("")
+	m.send(syscall.SIGCONT)
+	until(t, "it is found", func() bool { return a.bus.Up() && b.bus.Up() })
+	push(t, a.url, "user=u&id=two", "two") // it may have been taken the first time
+	push(t, a.url, "user=u", "three")
+	if two, three := s.next("push"), s.next("push"); two != "two" || three != "three" {
+		t.Errorf("the first stream got %q, %q", two, three)
+	}
+	// The new one begins with what was unseen when the bus was there again.
+	for late.next("push") != "three" {
+	}
+}
+
+// A stream is the server's two goroutines for a connection, and none of ours.
+func TestStreamsHaveNoGoroutinesOfTheirOwn(t *testing.T) {
+	const count = 100
+	a, b := small(t).two(t, nil)
+	cookie := login(t, a.url, "u")
+	push(t, a.url, "user=u", "x")
+	tune(t, b.url+"/stream", "Cookie", cookie).hears("push") // all that is made once is there
+	base := runtime.NumGoroutine()
+	for range count {
+		c := dial(t, b.url)
+		fmt.Fprintf(c.conn, "GET /stream HTTP/1.1\r\nHost: x\r\nCookie: %s\r\n\r\n", cookie)
+		nextLine(t, c.br, "event: hello")
+	}
+	if n := runtime.NumGoroutine() - base; n > 2*count+10 {
+		t.Errorf("%d goroutines for %d streams", n, count)
 	}
 }
 

@@ -29,6 +29,7 @@ type meeting struct {
 	url  string
 	stop func() // it is gone, without a word
 	back func() // it is there again, on the same port
+	send func(syscall.Signal)
 }
 
 // everyBus runs a test with each server that the app is used with.
@@ -70,12 +71,13 @@ func redisServer(t testing.TB, flags ...string) *meeting {
 	}
 	m.back = func() {
 		cmd = exec.Command("redis-server", append([]string{"--bind", "127.0.0.1", "--port", port, "--save", ""}, flags...)...)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+
 		cmd.Dir = dir
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 	}
+	m.send = func(sig syscall.Signal) { cmd.Process.Signal(sig) }
 	t.Cleanup(func() { m.stop() })
 	m.back()
 	return m
@@ -103,7 +105,7 @@ func (m *meeting) instance(t *testing.T, name string, change func(*app)) *runnin
 	}
 	t.Cleanup(func() { b.Close() }) // after the app's end
 	return start(t, func(a *app) {
-		a.bus, a.instance, a.interval = b, name, time.Hour
+		a.bus, a.instance, a.interval, a.settle = b, name, time.Hour, patience
 		if change != nil {
 			change(a)
 		}

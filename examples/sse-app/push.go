@@ -49,7 +49,7 @@ func (a *app) trusted(next http.HandlerFunc) http.HandlerFunc {
 		got := r.Header.Get("Authorization")
 		if want != "Bearer " && subtle.ConstantTimeCompare([]byte(got), []byte(want)) != 1 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, http.StatusUnauthorized, errors.New("send the PUSH_TOKEN: Authorization: Bearer ..."))
+			refuse(w, http.StatusUnauthorized, errors.New("send the PUSH_TOKEN in a header: Authorization: Bearer TOKEN"))
 			return
 		}
 		next(w, r)
@@ -75,6 +75,9 @@ func (a *app) push(w http.ResponseWriter, r *http.Request) {
 	for _, user := range users {
 		_, fresh, err := a.bus.Publish(ctx, inboxLog(user), bus.Entry{ID: id, Kind: "push", Data: text})
 		if err != nil {
+			if ctx.Err() != nil {
+				err = bus.ErrDown // it takes too long
+			}
 			a.partly(w, err, id, sent)
 			return
 		}
@@ -191,7 +194,10 @@ func (a *app) sendMessage(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"status": "Message sent!", "id": id, "fresh": fresh})
 }
 
-var errNoBus = errors.New("There is no bus: set REDIS_URL, or start sse-bus and set BUS_FILE.") //lint:ignore ST1005 it is the whole answer
+// errNoBus is the answer where the bus is needed.
+//
+//lint:ignore ST1005 it is the whole answer that the client sees
+var errNoBus = errors.New("There is no bus: set REDIS_URL, or start sse-bus and set BUS_FILE.")
 
 // refuse answers with an error in words.
 func refuse(w http.ResponseWriter, status int, err error) {

@@ -10,6 +10,7 @@ import (
 func (a *app) time(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Del("Access-Control-Expose-Headers")
+	h.Del("Access-Control-Allow-Credentials")
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Headers", "Content-Type,Content-Length,Authorization,Accept,X-Requested-With")
 	h.Set("Access-Control-Allow-Methods", "PUT,POST,GET,DELETE,OPTIONS")
