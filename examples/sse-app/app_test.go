@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -58,6 +59,10 @@ func start(t *testing.T, change func(*app)) *running {
 		t.Fatal(err)
 	}
 	smallBuffers(t, ln)
+	if a.upstream != "" {
+		relays.Store(ln.Addr().String(), true)
+		t.Cleanup(func() { relays.Delete(ln.Addr().String()) })
+	}
 	r := &running{app: a, url: "http://" + ln.Addr().String(), stop: make(chan os.Signal, 1), done: make(chan error, 1)}
 	go func() { r.done <- a.serve(ln, r.stop) }() // until the signal
 	t.Cleanup(func() {
@@ -110,9 +115,15 @@ func do(t *testing.T, method, url, body string, headers ...string) *http.Respons
 	return resp
 }
 
+// relays are the addresses of apps that pass on what an upstream says.
+var relays sync.Map
+
 // lintOptions are those of the app's routes.
 func lintOptions(req *http.Request) ssetest.Options {
+	_, relay := relays.Load(req.URL.Host)
 	switch path := req.URL.Path; {
+	case relay && strings.HasPrefix(path, "/v1/"): // whatever there is on the other side
+		return ssetest.Options{Foreign: true}
 	case strings.HasPrefix(path, "/v1/"):
 		return ssetest.Options{OpenAI: true}
 	case path == "/echo": // sends whatever it was asked for

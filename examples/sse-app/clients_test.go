@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,7 +54,7 @@ func TestNpmOpenAI(t *testing.T) {
 		}
 	}
 	var models []string
-	if client.next(&models); len(models) != 1 || models[0] != modelName {
+	if client.next(&models); !slices.Contains(models, modelName) {
 		t.Errorf("models: %q", models)
 	}
 	client.next(&missing)

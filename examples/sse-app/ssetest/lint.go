@@ -20,13 +20,14 @@ import (
 type Options struct {
 	OpenAI  bool             // a chat stream: chunks in order, no names, one line of JSON each
 	JSON    bool             // data that is JSON stands on one line: some clients parse each line
-	Foreign bool             // somebody else chose ids, names and data: they may be odd, data may be empty
+	Foreign bool             // somebody else chose ids, names and data: they may be odd, data may be empty, and the event long
 	Silence time.Duration    // longest time without a byte; zero: 20 s
 	Now     func() time.Time // the clock for that; nil: time.Now
 }
 
 const (
 	maxEvent   = 64 << 10
+	maxForeign = 4 << 20
 	maxName    = 256
 	maxSilence = 20 * time.Second // unless Options says otherwise; proxies cut connections after 30 s and more
 )
@@ -54,6 +55,7 @@ func Lint(stream string, o Options) (found []Finding) {
 // Linter checks a stream as it comes in. It belongs to one goroutine.
 type Linter struct {
 	o      Options
+	max    int // bytes of an event
 	report func(Finding)
 	chat   *chat // nil: no chat stream
 	at     place // where the next byte will be
@@ -81,7 +83,10 @@ type block struct {
 
 // NewLinter hands what it finds to report.
 func NewLinter(o Options, report func(Finding)) *Linter {
-	l := &Linter{o: o, report: report, at: place{line: 1}}
+	l := &Linter{o: o, max: maxEvent, report: report, at: place{line: 1}}
+	if o.Foreign {
+		l.max = maxForeign
+	}
 	if o.OpenAI {
 		l.chat = &chat{}
 	}
@@ -100,11 +105,11 @@ func (l *Linter) Write(b []byte) (int, error) {
 	for _, c := range b {
 		l.at.offset++
 		l.block.size++
-		if l.block.size == maxEvent+1 {
-			l.fault(l.block.place, "size", "the event is longer than %d bytes", maxEvent)
+		if l.block.size == l.max+1 {
+			l.fault(l.block.place, "size", "the event is longer than %d bytes", l.max)
 		}
 		if c != '\n' {
-			if l.block.size <= maxEvent || len(l.line) == 0 { // no more of it is kept
+			if l.block.size <= l.max || len(l.line) == 0 { // no more of it is kept
 				l.line = append(l.line, c)
 			}
 			continue
@@ -138,7 +143,7 @@ func (l *Linter) endLine() {
 	case line == "":
 		l.endBlock(start)
 		l.newBlock()
-	case l.block.size > maxEvent: // its lines are not whole
+	case l.block.size > l.max: // its lines are not whole
 	case line[0] == ':' && l.block.fields == 0:
 		l.block.place, l.block.size = l.at, 0 // the event begins later
 	default:
@@ -227,7 +232,7 @@ func (l *Linter) endBlock(at place) {
 	b := &l.block
 	data := strings.Join(b.data, "\n")
 	switch {
-	case b.size > maxEvent: // has been said
+	case b.size > l.max: // has been said
 		return
 	case b.lines == 1:
 		l.fault(at, "blank-line", "a blank line that ends nothing; some clients call their handler")

@@ -27,6 +27,7 @@ func TestLint(t *testing.T) {
 		{name: "as long as may be", stream: "data: " + strings.Repeat("x", maxEvent-8) + "\n\n"},
 		{name: "what others chose", stream: "id: é 1\nevent: a\tb\ndata: \n\ndata: \x00\n\n", o: Options{Foreign: true}},
 		{name: "what nobody may choose", stream: "id: \x00\ndata: a\n\n", o: Options{Foreign: true}, want: "NUL"},
+		{name: "as long as others like", stream: "data: " + strings.Repeat("x", 2*maxEvent) + "\n\n", o: Options{Foreign: true}},
 		{name: "JSON over lines that is meant", stream: "data: {\ndata: }\n\n"},
 		{name: "text over lines", stream: "data: a\ndata: {}\n\ndata: [b\ndata: c\n\n", o: Options{JSON: true}},
 
