@@ -23,6 +23,8 @@ type app struct {
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
 
+	wire *http.Transport // to the upstream
+
 	streams  atomic.Int64 // open event streams
 	warm     moment       // able to answer
 	leaving  moment       // not ready any more
@@ -40,6 +42,7 @@ func newApp(c config) *app {
 		out:          log.New(os.Stdout, "", 0), // the supervisor's log has the time
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
+		wire:         newWire(),
 		warm:         newMoment(),
 		leaving:      newMoment(),
 		goodbyes:     newMoment(),
@@ -50,9 +53,11 @@ func newApp(c config) *app {
 func (a *app) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /stream", a.whenWarm(a.stream))
-	mux.HandleFunc("/v1/chat/completions", a.whenWarm(a.completions))
-	mux.HandleFunc("/v1/models", a.models)
-	mux.HandleFunc("/v1/", a.unknownURL)
+	mux.HandleFunc("/v1/chat/completions", a.whenWarm(a.v1(a.completions)))
+	mux.HandleFunc("/v1/models", a.v1(a.models))
+	mux.HandleFunc("/v1/models/{id...}", a.v1(a.model))
+	mux.HandleFunc("/v1/", a.v1(a.unknownURL))
+	mux.HandleFunc("/chatgptApi/chatgpt_qa_stream", a.whenWarm(a.qa))
 	mux.HandleFunc("GET /healthz", a.healthz)
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /error", a.crash)
@@ -63,27 +68,6 @@ func (a *app) handler() http.Handler {
 	a.addMetrics(mux)
 	addPage(mux)
 	return a.logged(a.shared(mux))
-}
-
-// shared sets the headers that every answer has, and answers CORS preflights.
-func (a *app) shared(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Instance", a.instance)
-		if a.leaving.over() {
-			h.Set("Connection", "close") // the client's next request goes to a sibling
-		}
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Expose-Headers", "X-Instance, X-Request-Id")
-		if r.Method == http.MethodOptions {
-			h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-			h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, Last-Event-ID")
-			h.Set("Access-Control-Max-Age", "600")
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // crash dies at once, as a bug would, so that one can watch the supervisor.
@@ -107,7 +91,7 @@ func (a *app) logged(next http.Handler) http.Handler {
 			if r.Context().Err() != nil {
 				left = " client left"
 			}
-			a.out.Printf("%s %s %q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
+			a.out.Printf("接收到请求 %s %s %.300q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
 				seen.status, seen.bytes, time.Since(start).Round(time.Millisecond), left)
 		}()
 		next.ServeHTTP(seen, r)

@@ -195,7 +195,7 @@ func TestAccessLogHasOneLinePerRequest(t *testing.T) {
 	lines := make(chan string, 10)
 	r := start(t, func(a *app) { a.out = log.New(lineWriter(lines), "", 0) })
 	read(t, do(t, "GET", r.url+"/stream?n=2", "").Body)
-	if line, want := <-lines, regexp.MustCompile(`^127\.0\.0\.1:\d+ GET "/stream" 200 \d{3}B \S+\n$`); !want.MatchString(line) {
+	if line, want := <-lines, regexp.MustCompile(`^接收到请求 127\.0\.0\.1:\d+ GET "/stream" 200 \d{3}B \S+\n$`); !want.MatchString(line) {
 		t.Errorf("line %q does not match %s", line, want)
 	}
 	do(t, "GET", r.url+"/forged%0aline", "")

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"net/http"
@@ -41,97 +43,118 @@ type (
 	}
 )
 
+// v1 is in front of all of /v1: every answer has a number, and an upstream gives
+// it if there is one.
+func (a *app) v1(own http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", rand.Text())
+		if a.upstream != "" {
+			a.relay(w, r)
+			return
+		}
+		own(w, r)
+	}
+}
+
+// completions is POST /v1/chat/completions.
 func (a *app) completions(w http.ResponseWriter, r *http.Request) {
-	id := rand.Text()
-	w.Header().Set("X-Request-Id", id)
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", "POST, OPTIONS")
-		badRequest("Use POST for this URL.", "method_not_allowed", "").write(w, http.StatusMethodNotAllowed)
+	q, ok := a.readQuestion(w, r)
+	if !ok {
 		return
-	}
-	q, status, fault := readChatRequest(w, r)
-	if fault != nil {
-		fault.write(w, status)
-		return
-	}
-	words, reason := answer(q.prompt), "stop"
-	if q.limit > 0 && q.limit < len(words) {
-		words, reason = words[:q.limit], "length"
 	}
 	g := &generation{
-		base:   completion{ID: "chatcmpl-" + id, Object: "chat.completion", Created: time.Now().Unix(), Model: modelName},
-		words:  words,
-		reason: reason,
-		usage:  usage{len(strings.Fields(q.prompt)), len(words), len(strings.Fields(q.prompt)) + len(words)},
+		base:     completion{ID: "chatcmpl-" + rand.Text(), Object: "chat.completion", Created: time.Now().Unix(), Model: cmp.Or(q.model, modelName)},
+		question: q,
 	}
 	if !q.stream {
-		writeJSON(w, http.StatusOK, g.whole())
+		words, reason, err := a.sayAll(r.Context(), q)
+		if err != nil {
+			a.deny(w, r, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, g.whole(words, reason))
 		return
 	}
-	s, err := a.openEvents(w, r)
-	if err == errStreaming {
-		serverError(err.Error(), "").write(w, http.StatusInternalServerError)
+	s, ok := a.openAnswer(w, r)
+	if !ok {
 		return
-	}
-	if err != nil {
-		return // the client is gone already
 	}
 	defer s.close()
-	a.generate(s, g, q.includeUsage) // an error means: the client left
+	err := s.pump(func(ctx context.Context, yield func(...event) error) error { return a.generate(ctx, g, yield) })
+	s.lastWord(err, plainChunk)
+}
+
+// openAnswer opens the stream of an answer. There is no comment at its begin as
+// in other streams: a first chunk comes at once, and go-openai, which keeps the
+// comments, cannot read an error chunk after one.
+func (a *app) openAnswer(w http.ResponseWriter, r *http.Request) (s *eventStream, ok bool) {
+	s, err := a.newEvents(w, r)
+	if err != nil {
+		serverError(err.Error(), "").write(w, http.StatusInternalServerError)
+		return nil, false
+	}
+	w.WriteHeader(http.StatusOK)
+	if err := s.rc.Flush(); err != nil {
+		s.close()
+		return nil, false // the client is gone already
+	}
+	return s, true
 }
 
 // generation is one answer on its way.
 type generation struct {
-	base   completion
-	words  []string
-	reason string
-	usage  usage
+	base     completion
+	question chatRequest
 }
 
-func (g *generation) whole() completion {
+func (g *generation) whole(words []string, reason string) completion {
 	c := g.base
-	c.Choices = []choice{{Message: &message{Role: "assistant", Content: strings.Join(g.words, "")}, FinishReason: &g.reason}}
-	c.Usage = mustJSON(g.usage)
+	c.Choices = []choice{{Message: &message{Role: "assistant", Content: strings.Join(words, "")}, FinishReason: &reason}}
+	c.Usage = g.usage(len(words))
 	return c
 }
 
-// generate streams g word by word. An answer that cannot be finished ends with
-// an error chunk: after a clean end without one, every client library takes
-// half an answer for the whole.
-func (a *app) generate(s *eventStream, g *generation, withUsage bool) error {
-	chunk := func(choices ...choice) event {
-		c := g.base
-		c.Object, c.Choices = "chat.completion.chunk", choices
-		if withUsage {
-			c.Usage = json.RawMessage("null")
-		}
-		return event{data: string(mustJSON(c))}
+// usage counts words; this model has no other tokens.
+func (g *generation) usage(said int) json.RawMessage {
+	asked := len(strings.Fields(g.question.prompt))
+	return mustJSON(usage{asked, said, asked + said})
+}
+
+// chunk is one event of the streamed answer. If the client wants to be told the
+// usage at the end, it is null until then.
+func (g *generation) chunk(choices ...choice) event {
+	c := g.base
+	c.Object, c.Choices = "chat.completion.chunk", choices
+	if g.question.includeUsage {
+		c.Usage = json.RawMessage("null")
 	}
-	empty := ""
-	if err := s.send(chunk(choice{Delta: &delta{Role: "assistant", Content: &empty}})); err != nil {
+	return event{data: string(mustJSON(c))}
+}
+
+// generate streams g word by word.
+func (a *app) generate(ctx context.Context, g *generation, yield func(...event) error) error {
+	empty, said := "", 0
+	if err := yield(g.chunk(choice{Delta: &delta{Role: "assistant", Content: &empty}})); err != nil {
 		return err
 	}
-	for _, word := range g.words {
-		on, err := s.wait(a.delay, a.cutoff.Done())
-		if err != nil {
-			return err
-		}
-		if !on {
-			cut := serverError("The server restarts and could not finish this answer. Ask again.", "server_restarting")
-			return s.send(event{data: string(mustJSON(cut))})
-		}
-		if err := s.send(chunk(choice{Delta: &delta{Content: &word}})); err != nil {
-			return err
-		}
+	reason, err := a.speak(ctx, g.question, 0, func(word string) error {
+		said++
+		return yield(g.chunk(choice{Delta: &delta{Content: &word}}))
+	})
+	if err != nil {
+		return err
 	}
-	last := []event{chunk(choice{Delta: &delta{}, FinishReason: &g.reason})}
-	if withUsage {
+	last := []event{g.chunk(choice{Delta: &delta{}, FinishReason: &reason})}
+	if g.question.includeUsage {
 		c := g.base
-		c.Object, c.Choices, c.Usage = "chat.completion.chunk", []choice{}, mustJSON(g.usage)
+		c.Object, c.Choices, c.Usage = "chat.completion.chunk", []choice{}, g.usage(said)
 		last = append(last, event{data: string(mustJSON(c))})
 	}
-	return s.send(append(last, event{data: "[DONE]"})...)
+	return yield(append(last, event{data: endMark})...)
 }
+
+// endMark is the data of the last event of every answer that is whole.
+const endMark = "[DONE]"
 
 // mustJSON encodes the types of this file, which cannot fail. The result is
 // one line: some clients read no JSON that is split over two data lines.

@@ -37,7 +37,7 @@ func chunksOf(t *testing.T, body string) (chunks []chunk, rest []string) {
 	}
 	for _, c := range chunks {
 		if c.Error == nil && (c.ID != chunks[0].ID || !strings.HasPrefix(c.ID, "chatcmpl-") || c.Object != "chat.completion.chunk" ||
-			c.Created != chunks[0].Created || c.Created == 0 || c.Model != modelName) {
+			c.Created != chunks[0].Created || c.Created == 0 || c.Model == "" || c.Model != chunks[0].Model) {
 			t.Errorf("chunk %+v does not belong to the first", c)
 		}
 	}
@@ -120,20 +120,43 @@ func TestChatErrorsHaveOpenAIShape(t *testing.T) {
 	for _, tt := range []struct {
 		method, path, body string
 		status             int
-		code               string
+		code, param        string
 	}{
-		{"POST", "/v1/chat/completions", `{`, 400, ""},
-		{"POST", "/v1/chat/completions", `{"stream":true}`, 400, ""},
-		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":" "}]}`, 400, ""},
-		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":7}]}`, 400, ""},
-		{"POST", "/v1/chat/completions", `{"prompt":"x","n":2}`, 400, ""},
-		{"POST", "/v1/chat/completions", `{"prompt":"x","max_tokens":0}`, 400, ""},
-		{"POST", "/v1/chat/completions", `{"prompt":"x","model":"gpt-4o","stream":true}`, 404, "model_not_found"},
-		{"POST", "/v1/chat/completions", `{"prompt":"` + strings.Repeat("x", maxBody) + `"}`, 413, "request_too_large"},
-		{"GET", "/v1/chat/completions", "", 405, "method_not_allowed"},
-		{"POST", "/v1/models", "", 405, "method_not_allowed"},
-		{"GET", "/v1/models/gpt-4o", "", 404, "model_not_found"},
-		{"GET", "/v1/nope", "", 404, "unknown_url"},
+		{"POST", "/v1/chat/completions", `{`, 400, "", ""},
+		{"POST", "/v1/chat/completions", ``, 400, "", ""},
+		{"POST", "/v1/chat/completions", `null`, 400, "", "messages"},
+		{"POST", "/v1/chat/completions", `[]`, 400, "invalid_type", ""},
+		{"POST", "/v1/chat/completions", `{"prompt":"x"}{}`, 400, "", ""},
+		{"POST", "/v1/chat/completions", "{\"prompt\":\"\xff\xfe\"}", 400, "", ""},
+		{"POST", "/v1/chat/completions", `{"stream":true}`, 400, "", "messages"},
+		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":" "}]}`, 400, "", "messages"},
+		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":7}]}`, 400, "invalid_type", "messages.content"},
+		{"POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":[7]}]}`, 400, "invalid_type", "messages.content"},
+		{"POST", "/v1/chat/completions", `{"messages":"x"}`, 400, "invalid_type", "messages"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","model":5}`, 400, "invalid_type", "model"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","stream":"yes"}`, 400, "invalid_type", "stream"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","stream_options":{"include_usage":1}}`, 400, "invalid_type", "stream_options.include_usage"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","n":2}`, 400, "", "n"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","n":"1"}`, 400, "invalid_type", "n"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","seed":1.5}`, 400, "invalid_type", "seed"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","temperature":"hot"}`, 400, "invalid_type", "temperature"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","user":[]}`, 400, "invalid_type", "user"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","stop":{}}`, 400, "invalid_type", "stop"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","stop":[1]}`, 400, "invalid_type", "stop"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","response_format":"json"}`, 400, "invalid_type", "response_format"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","max_tokens":0}`, 400, "", "max_tokens"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","max_completion_tokens":-1}`, 400, "", "max_completion_tokens"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","max_tokens":2.5}`, 400, "invalid_type", "max_tokens"},
+		{"POST", "/v1/chat/completions", `{"prompt":"x","model":"gpt-4o","stream":true}`, 404, "model_not_found", "model"},
+		{"POST", "/v1/chat/completions", `{"prompt":"` + strings.Repeat("x", maxBody) + `"}`, 413, "request_too_large", ""},
+		{"GET", "/v1/chat/completions", "", 405, "method_not_allowed", ""},
+		{"POST", "/v1/models", "", 405, "method_not_allowed", ""},
+		{"DELETE", "/v1/models/lorem", "", 405, "method_not_allowed", ""},
+		{"GET", "/v1/models/gpt-4o", "", 404, "model_not_found", "model"},
+		{"GET", "/v1/models/meta/llama", "", 404, "model_not_found", "model"},
+		{"GET", "/v1/nope", "", 404, "unknown_url", ""},
+		{"POST", "/chatgptApi/chatgpt_qa_stream", `{"messages":7}`, 400, "invalid_type", "messages"},
+		{"GET", "/chatgptApi/chatgpt_qa_stream", "", 405, "method_not_allowed", ""},
 	} {
 		resp := do(t, tt.method, r.url+tt.path, tt.body)
 		var got struct{ Error map[string]any }
@@ -141,10 +164,10 @@ func TestChatErrorsHaveOpenAIShape(t *testing.T) {
 			t.Errorf("%s %s: %v", tt.method, tt.path, err)
 		}
 		code, hasCode := got.Error["code"]
-		_, hasParam := got.Error["param"]
+		param, hasParam := got.Error["param"]
 		if resp.StatusCode != tt.status || !hasCode || !hasParam || got.Error["message"] == "" ||
-			got.Error["type"] != "invalid_request_error" || (tt.code != "" && code != tt.code) {
-			t.Errorf("%s %s %.40s: %s %v", tt.method, tt.path, tt.body, resp.Status, got.Error)
+			got.Error["type"] != "invalid_request_error" || (tt.code != "" && code != tt.code) || (tt.param != "" && param != tt.param) {
+			t.Errorf("%s %s %.80s: %s %v", tt.method, tt.path, tt.body, resp.Status, got.Error)
 		}
 	}
 }

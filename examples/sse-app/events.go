@@ -66,6 +66,19 @@ type eventStream struct {
 // openEvents sends the headers and one comment, so that the client knows at
 // once that it is connected. The caller must close the stream.
 func (a *app) openEvents(w http.ResponseWriter, r *http.Request) (*eventStream, error) {
+	s, err := a.newEvents(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.comment(); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// newEvents is a stream of which nothing is sent yet, but its headers are set.
+func (a *app) newEvents(w http.ResponseWriter, r *http.Request) (*eventStream, error) {
 	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a}
 	if err := s.rc.SetWriteDeadline(time.Now().Add(a.writeTimeout)); err != nil {
 		return nil, errStreaming
@@ -73,10 +86,6 @@ func (a *app) openEvents(w http.ResponseWriter, r *http.Request) (*eventStream, 
 	eventHeaders(w.Header(), r)
 	a.streams.Add(1)
 	s.beat = time.NewTimer(a.heartbeat)
-	if err := s.comment(); err != nil {
-		s.close()
-		return nil, err
-	}
 	return s, nil
 }
 

@@ -7,7 +7,13 @@
 //	ready.go   when it is ready, and who is told
 //	events.go  Server-Sent Events that every client understands
 //	stream.go  GET /stream: numbered messages, resumable by Last-Event-ID
+//	openai.go  what /v1 understands, and how it refuses
 //	chat.go    POST /v1/chat/completions
+//	qa.go      POST /chatgptApi/chatgpt_qa_stream, the same with less around it
+//	model.go   the built-in models
+//	upstream.go, hear.go  an OpenAI-compatible server in their place
+//	pump.go    answers that come from another goroutine, and how they fail
+//	cors.go    what pages of other origins may do
 //	drain.go   what happens between SIGTERM and exit
 package main
 
@@ -39,6 +45,8 @@ type config struct {
 	upstream string        // base URL of an OpenAI-compatible server; empty: the built-in model
 	origins  []string      // other origins whose pages may use a visitor's cookie
 	instance string        // number of this process among its siblings
+	askKey   string        // what the upstream knows us by, if a client sends nothing of its own
+	askModel string        // what the upstream is asked for, if a ticket or /chatgptApi names no model
 }
 
 func main() {
@@ -63,10 +71,12 @@ func parse(args []string) config {
 	f.StringVar(&c.busFile, "bus", os.Getenv("BUS_FILE"), "`file` with the URL of the bus that the instances share; the BUS_FILE variable changes the default, and REDIS_URL is used in its place")
 	f.StringVar(&c.upstream, "upstream", os.Getenv("UPSTREAM_URL"), "base `URL` of an OpenAI-compatible server that answers in place of the built-in model")
 	f.Func("origin", "an `origin` whose pages may use a visitor's cookie, as https://chat.example; may be given again", func(s string) error {
-		c.origins = append(c.origins, s)
-		return nil
+		origin, err := parseOrigin(s)
+		c.origins = append(c.origins, origin)
+		return err
 	})
 	f.Parse(args) // ExitOnError: prints the usage and exits by itself
+	c.askKey, c.askModel = os.Getenv("UPSTREAM_API_KEY"), os.Getenv("UPSTREAM_MODEL")
 	c.instance = cmp.Or(os.Getenv("NODE_APP_INSTANCE"), "0")
 	return c
 }
@@ -76,6 +86,9 @@ func run(c config) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 
+	if _, err := parseUpstream(c.upstream); c.upstream != "" && err != nil {
+		return err
+	}
 	shared, err := openBus(c)
 	if err != nil {
 		return err
