@@ -1,9 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
+	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -176,7 +182,142 @@ func TestModels(t *testing.T) {
 	r := start(t, nil)
 	list := read(t, do(t, "GET", r.url+"/v1/models", "").Body)
 	one := read(t, do(t, "GET", r.url+"/v1/models/"+modelName, "").Body)
-	if !strings.Contains(list, `"object":"list"`) || !strings.Contains(list, strings.TrimSpace(one)) || !strings.Contains(one, `"id":"sse-app-1"`) {
+	if !strings.Contains(list, `"object":"list"`) || !strings.Contains(list, `"id":"lorem"`) || !strings.Contains(list, strings.TrimSpace(one)) || !strings.Contains(one, `"id":"sse-app-1"`) {
 		t.Errorf("list %s, one %s", list, one)
 	}
 }
+
+// The request of an old page: no type, no messages.
+func TestChatOfAnOldPage(t *testing.T) {
+	r := start(t, nil)
+	resp := do(t, "POST", r.url+"/v1/chat/completions", `{"prompt":"Tell me of the sea","max_tokens":20,"stream":true}`)
+	chunks, rest := chunksOf(t, read(t, resp.Body))
+	if words := contents(chunks); len(words) != 20 || *chunks[len(chunks)-1].Choices[0].FinishReason != "length" || len(rest) != 1 {
+		t.Errorf("%d words: %q, then %q", len(words), words, rest)
+	}
+}
+
+// contents are the words of an answer.
+func contents(chunks []chunk) (words []string) {
+	for _, c := range chunks {
+		if len(c.Choices) > 0 && c.Choices[0].Delta.Content != nil && *c.Choices[0].Delta.Content != "" {
+			words = append(words, *c.Choices[0].Delta.Content)
+		}
+	}
+	return words
+}
+
+func TestLoremIsEightWords(t *testing.T) {
+	r := start(t, nil)
+	chunks, rest := chunksOf(t, read(t, do(t, "POST", r.url+"/v1/chat/completions", `{"model":"lorem","prompt":"x","stream":true}`).Body))
+	words := contents(chunks)
+	if len(words) != 8 || strings.Join(words, "") != lorem || len(rest) != 1 || chunks[0].Model != "lorem" {
+		t.Errorf("model %q said %q, then %q", chunks[0].Model, words, rest)
+	}
+}
+
+// A word is sent when it is said, not when all are: whoever has read the first
+// one can still prevent the last one.
+func TestWordsComeOneByOne(t *testing.T) {
+	for _, path := range []string{"/v1/chat/completions", "/chatgptApi/chatgpt_qa_stream"} {
+		r := start(t, func(a *app) { a.delay = 300 * time.Millisecond })
+		body := bufio.NewReader(do(t, "POST", r.url+path, `{"prompt":"x","stream":true}`).Body)
+		nextLine(t, body, `data: `)
+		nextLine(t, body, `data: `)
+		r.cutoff.come()
+		if rest := read(t, body); strings.Contains(rest, "[DONE]") || !strings.Contains(rest, `"code":"server_restarting"`) {
+			t.Errorf("%s: after the first words: %q", path, rest)
+		}
+	}
+}
+
+// By default there are 200 ms between two words, in a clock of the test's own.
+func TestThePaceOfAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(parse(nil))
+		last, words := time.Now(), 0
+		_, err := a.speak(t.Context(), chatRequest{prompt: "x"}, 0, func(string) error {
+			if gap := time.Since(last); gap < 150*time.Millisecond || gap > 300*time.Millisecond {
+				t.Errorf("%s before word %d", gap, words)
+			}
+			last = time.Now()
+			words++
+			return nil
+		})
+		if err != nil || words != len(answer("x")) {
+			t.Errorf("%d words, %v", words, err)
+		}
+	})
+}
+
+func TestSpeakGoesOnAnywhere(t *testing.T) {
+	a := newApp(config{})
+	all, _, err := chatRequest{prompt: "x"}.answer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []chatRequest{{prompt: "x"}, {prompt: "x", limit: 5}, {prompt: "x", model: modelName, limit: 1000}} {
+		want, wantReason, _ := q.answer()
+		for from := range len(all) + 2 {
+			var got []string
+			reason, err := a.speak(t.Context(), q, from, func(word string) error { got = append(got, word); return nil })
+			if err != nil || reason != wantReason || strings.Join(got, "") != strings.Join(want[min(from, len(want)):], "") {
+				t.Errorf("limit %d from %d: %q %s %v", q.limit, from, got, reason, err)
+			}
+		}
+	}
+	var e *chatError
+	if _, err := a.speak(t.Context(), chatRequest{model: "gpt-4o"}, 0, nil); !errors.As(err, &e) || e.status != 404 {
+		t.Errorf("unknown model: %v", err)
+	}
+	enough := errors.New("enough")
+	if _, err := a.speak(t.Context(), chatRequest{}, 0, func(string) error { return enough }); err != enough {
+		t.Errorf("say's error became %v", err)
+	}
+}
+
+// What the models have no use for does not disturb them.
+func TestChatIgnoresWhatItDoesNotKnow(t *testing.T) {
+	r := start(t, nil)
+	plain := read(t, do(t, "POST", r.url+"/v1/chat/completions", `{"prompt":"x"}`).Body)
+	full := read(t, do(t, "POST", r.url+"/v1/chat/completions", `{"prompt":"x","n":1,"seed":7,"temperature":0.5,"top_p":1,"user":"u",`+
+		`"stop":"a","presence_penalty":0,"frequency_penalty":null,"response_format":{"type":"json_object"},"max_tokens":null,`+
+		`"stream":null,"stream_options":null,"tools":[{"x":1}],"metadata":{"a":"b"},"of_tomorrow":[[]]}`).Body)
+	if sameButIDs(plain) != sameButIDs(full) {
+		t.Errorf("%s\n%s", plain, full)
+	}
+	if resp := do(t, "POST", r.url+"/v1/chat/completions", `{"prompt":"x","stop":["a","b"]}`); resp.StatusCode != 200 {
+		t.Errorf("stop as a list: %s", resp.Status)
+	}
+}
+
+// sameButIDs makes answers alike that differ in nothing but who gave them when.
+func sameButIDs(body string) string {
+	return regexp.MustCompile(`"id":"chatcmpl-\w+"|"created":\d+`).ReplaceAllString(body, "")
+}
+
+// Every answer under /v1 has a number of its own.
+func TestRequestsHaveNumbers(t *testing.T) {
+	r := start(t, nil)
+	seen := map[string]bool{}
+	for _, path := range []string{"/v1/models", "/v1/models/lorem", "/v1/models/x", "/v1/nope", "/v1/chat/completions"} {
+		id := do(t, "GET", r.url+path, "").Header.Get("X-Request-Id")
+		if id == "" || seen[id] {
+			t.Errorf("%s: number %q", path, id)
+		}
+		seen[id] = true
+	}
+}
+
+// A body that trickles in is not waited for.
+func TestTrickledBody(t *testing.T) {
+	late := httptest.NewRecorder()
+	req := httptest.NewRequest("POST", "/", readerFunc(func([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }))
+	if _, status, fault := readChatRequest(late, req); status != 408 || *fault.Error.Code != "request_timeout" {
+		t.Errorf("%d %+v", status, fault)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
