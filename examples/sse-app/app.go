@@ -91,7 +91,7 @@ func (a *app) logged(next http.Handler) http.Handler {
 			if r.Context().Err() != nil {
 				left = " client left"
 			}
-			a.out.Printf("接收到请求 %s %s %.300q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
+			a.out.Printf("接收到请求 %s %.20s %.300q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
 				seen.status, seen.bytes, time.Since(start).Round(time.Millisecond), left)
 		}()
 		next.ServeHTTP(seen, r)

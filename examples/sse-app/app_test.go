@@ -202,6 +202,10 @@ func TestAccessLogHasOneLinePerRequest(t *testing.T) {
 	if line := <-lines; !strings.Contains(line, `"/forged\nline" 404`) {
 		t.Errorf("path is not quoted: %q", line)
 	}
+	do(t, strings.Repeat("M", 5000), r.url+"/"+strings.Repeat("x", 5000), "")
+	if line := <-lines; len(line) > 500 {
+		t.Errorf("a request wrote a line of %d bytes", len(line))
+	}
 	if len(lines) != 0 {
 		t.Errorf("further line %q", <-lines)
 	}
