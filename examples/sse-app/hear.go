@@ -77,8 +77,8 @@ func (h *hearing) whole() bool {
 	return !h.mustEnd || (h.reason != "" && len(h.open) == 0)
 }
 
-// said is what we read in a chunk.
-type said struct {
+// spoken is what we read in a chunk.
+type spoken struct {
 	Choices []struct {
 		Index int `json:"index"`
 		Delta struct {
@@ -110,12 +110,12 @@ func (h *hearing) note(data string) {
 	}
 }
 
-func readChunk(data string) (c said) {
+func readChunk(data string) (c spoken) {
 	json.Unmarshal([]byte(data), &c) // what we cannot read passes as it is
 	return c
 }
 
-func (c said) failed() bool { return len(c.Error) > 0 && string(c.Error) != "null" }
+func (c spoken) failed() bool { return len(c.Error) > 0 && string(c.Error) != "null" }
 
 var errTooLong = errors.New("the event is too long")
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 )
 
 // errCutoff says that an answer may not go on, because the server leaves.
@@ -33,11 +34,12 @@ func (s *eventStream) pump(produce func(ctx context.Context, yield func(...event
 			}
 		})
 	}()
-	for {
+	for whole := false; ; {
 		var err error
 		select {
 		case piece := <-pieces:
 			err = s.send(piece...)
+			whole = whole || slices.ContainsFunc(piece, func(e event) bool { return e.data == endMark })
 		case <-s.beat.C:
 			err = s.comment()
 		case <-gone:
@@ -47,7 +49,10 @@ func (s *eventStream) pump(produce func(ctx context.Context, yield func(...event
 		case <-s.ctx.Done():
 			err = s.ctx.Err()
 		}
-		if err != nil {
+		switch {
+		case err != nil && whole:
+			return nil // nothing belongs after the end mark
+		case err != nil:
 			return err
 		}
 	}

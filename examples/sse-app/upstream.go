@@ -98,7 +98,7 @@ func (a *app) relay(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK && isEventStream(resp) {
+	if r.Method != http.MethodHead && resp.StatusCode == http.StatusOK && isEventStream(resp) {
 		a.relayEvents(w, r, resp)
 		return
 	}
@@ -126,7 +126,7 @@ func (a *app) fromUpstream(out *http.Request, err error) (*http.Response, error)
 	var timeout net.Error
 	var op *net.OpError
 	switch {
-	case err == nil && isEventStream(resp) && resp.Header.Get("Content-Encoding") != "":
+	case err == nil && isEventStream(resp) && !slices.Contains([]string{"", "identity"}, resp.Header.Get("Content-Encoding")):
 		resp.Body.Close()
 		return nil, badGateway("The upstream sent a compressed stream.", "upstream_failed", errors.New("it was asked not to"))
 	case err == nil:

@@ -484,6 +484,25 @@ func TestRelayDrains(t *testing.T) {
 	front.ended(t)
 }
 
+// An upstream that does not hang up after the end mark is not waited for, and a
+// cutoff in the meantime adds nothing to what is whole.
+func TestNothingComesAfterTheEndMark(t *testing.T) {
+	front := before(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		events(w, word("a"), mark)
+		<-r.Context().Done()
+	})
+	if got := short(t, read(t, do(t, "POST", front.url+chatPath, `{"stream":true}`).Body)); got != "a [DONE]" {
+		t.Errorf("got %q", got)
+	}
+	body := bufio.NewReader(do(t, "POST", front.url+chatPath, `{"stream":true}`).Body)
+	nextLine(t, body, mark[:len(mark)-2])
+	front.cutoff.come()
+	if rest := read(t, body); rest != "\n" {
+		t.Errorf("after the end mark: %q", rest)
+	}
+}
+
 func TestRelayAtTheCutoff(t *testing.T) {
 	asked := make(chan bool, 1)
 	front := before(t, func(w http.ResponseWriter, r *http.Request) {
