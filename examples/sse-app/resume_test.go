@@ -65,13 +65,13 @@ func TestKillTheWriter(t *testing.T) {
 // are one or two. The reader comes back elsewhere with its Last-Event-ID.
 func TestKillTheReadersInstance(t *testing.T) {
 	busURL := small(t).url
-	last := launchOn(t, busURL, "3", "-delay", "20ms")
+	last := launchOn(t, busURL, "3", "-delay", "1ms")
 	for name, together := range map[string]struct{ writer, same bool }{"the reader's": {}, "both": {writer: true}, "one that is both": {writer: true, same: true}} {
 		t.Run(name, func(t *testing.T) {
-			writer := launchOn(t, busURL, "1", "-delay", "20ms")
+			writer := launchOn(t, busURL, "1", "-delay", leisure.String())
 			near := writer
 			if !together.same {
-				near = launchOn(t, busURL, "2", "-delay", "20ms")
+				near = launchOn(t, busURL, "2", "-delay", leisure.String())
 			}
 			g := order(t, writer.url, ask("x"))
 			l := listenTo(t, g, nil)
@@ -83,7 +83,7 @@ func TestKillTheReadersInstance(t *testing.T) {
 			}
 			end := make(chan string, 1)
 			go func() { end <- l.end() }() // until the answer ends
-			wordsOf(t, last.url, g, 3+rand.IntN(20))
+			wordsOf(t, last.url, g, 3+rand.IntN(10))
 			near.kill()
 			if together.writer && !together.same {
 				writer.kill()
@@ -103,8 +103,8 @@ func TestKillTheReadersInstance(t *testing.T) {
 // instance goes on, at once.
 func TestTheWriterLeaves(t *testing.T) {
 	busURL := small(t).url
-	other := launchOn(t, busURL, "1", "-delay", "20ms")
-	writer := launchOn(t, busURL, "2", "-delay", "20ms", "-linger", "1ms", "-drain", "100ms")
+	other := launchOn(t, busURL, "1", "-delay", "1ms")
+	writer := launchOn(t, busURL, "2", "-delay", leisure.String(), "-linger", "1ms", "-drain", "100ms")
 	g := order(t, writer.url, ask("x"))
 	l := listenTo(t, g, at(other.url))
 	end := make(chan string, 1)
@@ -122,8 +122,8 @@ func TestTheWriterLeaves(t *testing.T) {
 // as if nothing had been, writes nothing twice.
 func TestAWriterThatWasFrozen(t *testing.T) {
 	busURL := small(t).url
-	other := launchOn(t, busURL, "1", "-delay", "20ms")
-	writer := launchOn(t, busURL, "2", "-delay", "20ms")
+	other := launchOn(t, busURL, "1", "-delay", leisure.String())
+	writer := launchOn(t, busURL, "2", "-delay", leisure.String())
 	g := order(t, writer.url, ask("x"))
 	l := listenTo(t, g, at(other.url))
 	end := make(chan string, 1)
