@@ -74,7 +74,8 @@ type listener struct {
 	words       []string
 	events      []ssetest.Event
 	connections int
-	faults      []string // words that were lost or came twice
+	faults      []string  // words that were lost or came twice
+	taken       time.Time // when the last takeover was told
 }
 
 func listenTo(t *testing.T, ticket string, where func() string) *listener {
@@ -148,6 +149,9 @@ func (l *listener) take(e ssetest.Event) (end string) {
 	l.events = append(l.events, e)
 	var c chunk
 	switch {
+	case e.Event == "takeover":
+		l.taken = time.Now()
+		return ""
 	case e.Event != "message":
 		return ""
 	case e.Data == "[DONE]":
