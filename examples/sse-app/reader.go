@@ -130,7 +130,7 @@ func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
 
 // silence is how long nothing comes before a reader looks after the writer. It
 // differs, so that not all readers of an answer do so at the same moment.
-func (p pens) silence() time.Duration { return between(p.ttl, p.ttl*5/4) }
+func (p pens) silence() time.Duration { return between(p.ttl, p.ttl*9/8) }
 
 // follow sends what comes, and looks after the answer when nothing does: if its
 // writer is gone, this process goes on with it.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +20,9 @@ import (
 // launchOn starts an instance as a process on a bus.
 func launchOn(t *testing.T, busURL, instance string, flags ...string) *process {
 	t.Helper()
-	return startProcess(t, self(t, os.Args[0], flags...), "REDIS_URL="+busURL, "NODE_APP_INSTANCE="+instance)
+	p := startProcess(t, self(t, os.Args[0], flags...), "REDIS_URL="+busURL, "NODE_APP_INSTANCE="+instance)
+	until(t, "the bus is there", func() bool { return status(t, p, "/v1/generations/"+newTicketID(time.Now())) == 404 })
+	return p
 }
 
 // kill is the end without a word.
@@ -37,41 +40,61 @@ func wordsOf(t *testing.T, url, ticket string, n int) {
 // The writer's process is killed in the middle, at twenty random moments. The
 // reader, on another instance, has the whole answer, and is told who went on.
 func TestKillTheWriter(t *testing.T) {
-	busURL := small(t).url
-	other := launchOn(t, busURL, "1", "-delay", "20ms")
-	moments := len(answer("x")) * 20
-	var all sync.WaitGroup
-	for i := range 20 {
-		writer := launchOn(t, busURL, "2", "-delay", "20ms")
-		g := order(t, writer.url, ask("x"))
-		l := listenTo(t, g, at(other.url))
-		moment := time.After(time.Duration(rand.IntN(moments)) * time.Millisecond)
-		all.Go(func() { // until the answer ends
-			end := l.end()
-			l.complete(end, "x")
-			if moved := l.named("takeover"); len(moved) > 1 || len(moved) == 1 && !strings.HasPrefix(moved[0], `{"instance":"1",`) {
-				t.Errorf("run %d: takeovers %q", i, moved)
-			}
-			if l.connections != 1 {
-				t.Errorf("run %d: %d connections, the reader's instance was well", i, l.connections)
+	everyBus(t, func(t *testing.T, m *meeting) {
+		other := launchOn(t, m.url, "1", "-delay", "20ms")
+		moments := len(answer("x")) * 20
+		gaps := make(chan time.Duration, 20)
+		var all sync.WaitGroup
+		for i := range 20 {
+			writer := launchOn(t, m.url, "2", "-delay", "20ms")
+			g := order(t, writer.url, ask("x"))
+			l := listenTo(t, g, at(other.url))
+			killed := make(chan time.Time, 1)
+			moment := time.After(time.Duration(rand.IntN(moments)) * time.Millisecond)
+			all.Go(func() { <-moment; killed <- time.Now(); writer.kill() })
+			all.Go(func() { // until the answer ends
+				end := l.end()
+				l.complete(end, "x")
+				moved := l.named("takeover")
+				if len(moved) > 1 || len(moved) == 1 && !strings.HasPrefix(moved[0], `{"instance":"1",`) {
+					t.Errorf("run %d: takeovers %q", i, moved)
+				}
+				if l.connections != 1 {
+					t.Errorf("run %d: %d connections, the reader's instance was well", i, l.connections)
+				}
+				if len(moved) == 1 {
+					gaps <- l.taken.Sub(<-killed)
+				}
+			})
+		}
+		all.Wait()
+		close(gaps)
+		sorted := slices.Sorted(func(yield func(time.Duration) bool) {
+			for gap := range gaps {
+				if !yield(gap) {
+					return
+				}
 			}
 		})
-		all.Go(func() { <-moment; writer.kill() })
-	}
-	all.Wait()
+		if len(sorted) == 0 {
+			t.Fatal("no answer was cut: nothing was tried")
+		}
+		t.Logf("%d of 20 answers were cut; from the kill to the next word: median %s, longest %s",
+			len(sorted), sorted[len(sorted)/2].Round(time.Millisecond), sorted[len(sorted)-1].Round(time.Millisecond))
+	})
 }
 
 // The reader's instance is killed; then the reader's and the writer's, which
 // are one or two. The reader comes back elsewhere with its Last-Event-ID.
 func TestKillTheReadersInstance(t *testing.T) {
 	busURL := small(t).url
-	last := launchOn(t, busURL, "3", "-delay", "20ms")
+	last := launchOn(t, busURL, "3", "-delay", "1ms")
 	for name, together := range map[string]struct{ writer, same bool }{"the reader's": {}, "both": {writer: true}, "one that is both": {writer: true, same: true}} {
 		t.Run(name, func(t *testing.T) {
-			writer := launchOn(t, busURL, "1", "-delay", "20ms")
+			writer := launchOn(t, busURL, "1", "-delay", leisure.String())
 			near := writer
 			if !together.same {
-				near = launchOn(t, busURL, "2", "-delay", "20ms")
+				near = launchOn(t, busURL, "2", "-delay", leisure.String())
 			}
 			g := order(t, writer.url, ask("x"))
 			l := listenTo(t, g, nil)
@@ -83,7 +106,7 @@ func TestKillTheReadersInstance(t *testing.T) {
 			}
 			end := make(chan string, 1)
 			go func() { end <- l.end() }() // until the answer ends
-			wordsOf(t, last.url, g, 3+rand.IntN(20))
+			wordsOf(t, last.url, g, 3+rand.IntN(10))
 			near.kill()
 			if together.writer && !together.same {
 				writer.kill()
@@ -103,8 +126,8 @@ func TestKillTheReadersInstance(t *testing.T) {
 // instance goes on, at once.
 func TestTheWriterLeaves(t *testing.T) {
 	busURL := small(t).url
-	other := launchOn(t, busURL, "1", "-delay", "20ms")
-	writer := launchOn(t, busURL, "2", "-delay", "20ms", "-linger", "1ms", "-drain", "100ms")
+	other := launchOn(t, busURL, "1", "-delay", "1ms")
+	writer := launchOn(t, busURL, "2", "-delay", leisure.String(), "-linger", "1ms", "-drain", "100ms")
 	g := order(t, writer.url, ask("x"))
 	l := listenTo(t, g, at(other.url))
 	end := make(chan string, 1)
@@ -122,8 +145,8 @@ func TestTheWriterLeaves(t *testing.T) {
 // as if nothing had been, writes nothing twice.
 func TestAWriterThatWasFrozen(t *testing.T) {
 	busURL := small(t).url
-	other := launchOn(t, busURL, "1", "-delay", "20ms")
-	writer := launchOn(t, busURL, "2", "-delay", "20ms")
+	other := launchOn(t, busURL, "1", "-delay", leisure.String())
+	writer := launchOn(t, busURL, "2", "-delay", leisure.String())
 	g := order(t, writer.url, ask("x"))
 	l := listenTo(t, g, at(other.url))
 	end := make(chan string, 1)

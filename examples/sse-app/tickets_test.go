@@ -18,6 +18,10 @@ import (
 	"gpm/examples/sse-app/ssetest"
 )
 
+// leisure is a pace at which something can be done before the answer has ended,
+// on a busy machine, too.
+const leisure = 100 * time.Millisecond
+
 // writers are instances on a bus. What dies is missed after 300 ms.
 func (m *meeting) writer(t *testing.T, name string, change func(*app)) *running {
 	t.Helper()
@@ -70,7 +74,8 @@ type listener struct {
 	words       []string
 	events      []ssetest.Event
 	connections int
-	faults      []string // words that were lost or came twice
+	faults      []string  // words that were lost or came twice
+	taken       time.Time // when the last takeover was told
 }
 
 func listenTo(t *testing.T, ticket string, where func() string) *listener {
@@ -144,6 +149,9 @@ func (l *listener) take(e ssetest.Event) (end string) {
 	l.events = append(l.events, e)
 	var c chunk
 	switch {
+	case e.Event == "takeover":
+		l.taken = time.Now()
+		return ""
 	case e.Event != "message":
 		return ""
 	case e.Data == "[DONE]":
@@ -382,7 +390,7 @@ func TestTicketNeedsNoReader(t *testing.T) {
 // all readers hear of it at once: no word comes after it.
 func TestStopIsNotDisconnect(t *testing.T) {
 	m := small(t)
-	one, two := m.writer(t, "1", func(a *app) { a.delay = 20 * time.Millisecond }), m.writer(t, "2", nil)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = leisure }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	gone := do(t, "GET", two.url+"/stream?ticket="+g, "")
 	gone.Body.Close()
@@ -446,10 +454,11 @@ func TestStopOfADeadWriter(t *testing.T) {
 // others need not wait until it is missed: here that would be for ever.
 func TestLeavingHandsTheAnswerOver(t *testing.T) {
 	m := small(t)
-	slow := func(a *app) { a.pens.ttl, a.delay, a.drain = time.Hour, 10*time.Millisecond, 50*time.Millisecond }
-	one, two := m.writer(t, "1", slow), m.writer(t, "2", slow)
+	one := m.writer(t, "1", func(a *app) { a.pens.ttl, a.delay, a.drain = time.Hour, leisure, 50*time.Millisecond })
+	two := m.writer(t, "2", func(a *app) { a.pens.ttl = time.Hour })
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
+	wordsOf(t, two.url, g, 1)
 	one.leave()
 	end := l.end()
 	l.complete(end, "x")
@@ -486,10 +495,21 @@ func TestReadersMoveOn(t *testing.T) {
 		}
 		return three.url
 	}
+	end := make(chan string, 1)
+	go func() { end <- l.end() }() // until the answer ends
+	until(t, "the reader is there", func() bool { return two.streams.Load() == 1 })
 	two.leave()
-	l.complete(l.end(), "x")
-	if hello := l.named("hello"); len(hello) != 2 || !strings.Contains(hello[1], `"instance":"3"`) || !strings.Contains(hello[1], `"resumed":`) || len(l.named("reconnect")) != 1 {
-		t.Errorf("greeted with %q, sent away with %q", hello, l.named("reconnect"))
+	l.complete(<-end, "x")
+	before := slices.IndexFunc(l.events, func(e ssetest.Event) bool { return e.Event == "reconnect" }) - 2 // words; greeting and role come first
+	if before < 0 || len(l.named("reconnect")) != 1 {
+		t.Fatalf("sent away with %q", l.named("reconnect"))
+	}
+	resumed := ""
+	if before > 0 {
+		resumed = fmt.Sprintf(`"resumed":%d`, before)
+	}
+	if hello := l.named("hello"); len(hello) != 2 || !strings.Contains(hello[1], `"instance":"3"`) || !strings.Contains(hello[1], resumed) {
+		t.Errorf("greeted with %q after %d words", hello, before)
 	}
 }
 
@@ -537,7 +557,7 @@ func TestTwoWritersAreFenced(t *testing.T) {
 // all of it when it is back.
 func TestBusAwayInTheMiddle(t *testing.T) {
 	m := redisServer(t, "--appendonly", "yes", "--appendfsync", "always")
-	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = leisure }), m.writer(t, "2", nil)
 	for _, long := range []bool{false, true} {
 		g := order(t, one.url, ask("x"))
 		l := listenTo(t, g, at(two.url))
@@ -585,7 +605,7 @@ func TestReaderComesWhileTheBusIsAway(t *testing.T) {
 // silence nor an end that looks like one.
 func TestBusLosesItsMemory(t *testing.T) {
 	m := redisServer(t)
-	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = leisure }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
 	end := make(chan string, 1)
@@ -607,7 +627,7 @@ func TestBusLosesItsMemory(t *testing.T) {
 // two saves: they are written again, and nobody gets them twice.
 func TestBusLosesTheLastMoments(t *testing.T) {
 	m := redisServer(t)
-	one, two := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond }), m.writer(t, "2", nil)
+	one, two := m.writer(t, "1", func(a *app) { a.delay = leisure }), m.writer(t, "2", nil)
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
 	end := make(chan string, 1)
@@ -635,8 +655,8 @@ func TestBusLosesTheLastMoments(t *testing.T) {
 // readers are told so, with an error that ends it for good.
 func TestTicketOfAnUpstream(t *testing.T) {
 	m := small(t)
-	model := start(t, func(a *app) { a.delay = 10 * time.Millisecond })
-	with := func(a *app) { a.upstream, a.drain = model.url, 50*time.Millisecond }
+	model := start(t, func(a *app) { a.delay = leisure })
+	with := func(a *app) { a.upstream, a.drain, a.pens.ttl = model.url, 50*time.Millisecond, time.Hour }
 	one, two := m.writer(t, "1", with), m.writer(t, "2", with)
 	l := listenTo(t, order(t, one.url, ask("x")), at(two.url))
 	l.complete(l.end(), "x")
@@ -672,7 +692,7 @@ func TestTicketOfABrokenUpstream(t *testing.T) {
 		fmt.Fprint(w, `data: {"choices":[{"delta":{"content":"half "}}]}`+"\n\n")
 	}))
 	t.Cleanup(model.Close)
-	r := m.writer(t, "1", func(a *app) { a.upstream = model.URL })
+	r := m.writer(t, "1", func(a *app) { a.upstream, a.pens.ttl = model.URL, time.Hour })
 	if end := listenTo(t, order(t, r.url, ask("x")), at(r.url)).end(); end != "error: no_key" {
 		t.Errorf("a refusal ended with %q", end)
 	}
@@ -711,7 +731,7 @@ func TestTicketOfABoundlessModel(t *testing.T) {
 		}
 	}))
 	t.Cleanup(model.Close)
-	r := m.writer(t, "1", func(a *app) { a.upstream = model.URL })
+	r := m.writer(t, "1", func(a *app) { a.upstream, a.pens.ttl = model.URL, time.Hour })
 	g := order(t, r.url, ask("x"))
 	l := listenTo(t, g, at(r.url))
 	if end := l.end(); end != "error: generation_failed" || len(l.words) != 1 || len(l.faults) > 0 {
