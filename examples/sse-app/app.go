@@ -19,15 +19,19 @@ type app struct {
 	settle       time.Duration // how long a hello waits for the bus, so that nothing published after it is missed
 	readTimeout  time.Duration // how long a request may take to come in
 	firstWord    time.Duration // how long a connection may be silent once the port is closed
+	ping         time.Duration // between two questions to a WebSocket whether it is there
 
 	out, err *log.Logger // stdout: a line per request; stderr: what went wrong
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
 	keyring  keyring  // what cookies are signed with
+	metrics  *metrics
+	guests   *guests
 
 	wire *http.Transport // to the upstream
 
 	streams  atomic.Int64 // open event streams
+	sockets  atomic.Int64 // open WebSockets
 	warm     moment       // able to answer
 	leaving  moment       // not ready any more
 	goodbyes moment       // endless streams end
@@ -35,22 +39,26 @@ type app struct {
 }
 
 func newApp(c config) *app {
-	return &app{
+	a := &app{
 		config:       c,
 		heartbeat:    15 * time.Second, // proxies cut silent connections, some after 30 s
 		writeTimeout: 5 * time.Second,
 		settle:       2 * time.Second,
 		readTimeout:  10 * time.Second,
 		firstWord:    2 * time.Second,           // long for a busy machine, short for a client that sends nothing
+		ping:         30 * time.Second,          // proxies cut silent WebSockets, too
 		out:          log.New(os.Stdout, "", 0), // the supervisor's log has the time
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
 		wire:         newWire(),
+		guests:       newGuests(),
 		warm:         newMoment(),
 		leaving:      newMoment(),
 		goodbyes:     newMoment(),
 		cutoff:       newMoment(),
 	}
+	a.metrics = newMetrics(func() bool { return a.bus != nil && a.bus.Up() }, a.leaving.over)
+	return a
 }
 
 func (a *app) handler() http.Handler {
@@ -88,14 +96,15 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // logged writes one line per request when it is over.
 func (a *app) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start, seen := time.Now(), &observed{ResponseWriter: w, status: http.StatusOK}
+		seen := &observed{ResponseWriter: w, request: r, status: http.StatusOK, start: time.Now(), begins: a.metrics.began}
 		defer func() {
 			left := ""
 			if r.Context().Err() != nil {
 				left = " client left"
 			}
 			a.out.Printf("接收到请求 %s %.20s %.300q %d %dB %s%s", r.RemoteAddr, r.Method, r.URL.Path,
-				seen.status, seen.bytes, time.Since(start).Round(time.Millisecond), left)
+				seen.status, seen.bytes, time.Since(seen.start).Round(time.Millisecond), left)
+			a.metrics.answered(seen)
 		}()
 		next.ServeHTTP(seen, r)
 	})
@@ -104,8 +113,11 @@ func (a *app) logged(next http.Handler) http.Handler {
 // observed notes what a handler answered.
 type observed struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
+	request *http.Request
+	status  int
+	bytes   int64
+	start   time.Time
+	begins  func(*observed) // is called before the first byte of the body
 }
 
 func (o *observed) WriteHeader(status int) {
@@ -114,6 +126,9 @@ func (o *observed) WriteHeader(status int) {
 }
 
 func (o *observed) Write(b []byte) (int, error) {
+	if o.bytes == 0 {
+		o.begins(o)
+	}
 	n, err := o.ResponseWriter.Write(b)
 	o.bytes += int64(n)
 	return n, err

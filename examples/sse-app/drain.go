@@ -17,7 +17,7 @@ const lastWords = time.Second
 // that loses nothing. Leaving takes at most a.drain + lastWords; the
 // supervisor's timeouts must be longer.
 func (a *app) serve(ln *net.TCPListener, signals <-chan os.Signal) error {
-	g := &guests{open: map[net.Conn]bool{}, changed: make(chan struct{}, 1)}
+	g := a.guests
 	srv := &http.Server{
 		Handler:           a.handler(),
 		ConnState:         g.track,
@@ -28,6 +28,7 @@ func (a *app) serve(ln *net.TCPListener, signals <-chan os.Signal) error {
 		// No WriteTimeout: it would cut every stream. Each write has its own.
 	}
 	defer srv.Close()
+	defer a.cutoff.come() // whoever works for all clients ends with them
 	closed := make(chan error, 1)
 	go func() { closed <- srv.Serve(door{ln}) }() // accept loop; ends when the door is closed
 	go a.warmUp()                                 // until warm or leaving
@@ -35,7 +36,7 @@ func (a *app) serve(ln *net.TCPListener, signals <-chan os.Signal) error {
 	case err := <-closed:
 		return fmt.Errorf("accept connections: %w", err)
 	case sig := <-signals:
-		a.out.Printf("%s: draining %d streams, at most %s", sig, a.streams.Load(), a.drain)
+		a.out.Printf("%s: draining %d streams and %d WebSockets, at most %s", sig, a.streams.Load(), a.sockets.Load(), a.drain)
 	}
 
 	end := newMoment() // nothing is waited for any longer
@@ -86,7 +87,7 @@ func (a *app) leave(srv *http.Server, ln *net.TCPListener, closed <-chan error, 
 
 	// 4. At the cutoff (-drain, or a second signal) the rest says so and ends.
 	if !g.gone(a.firstWord, end.Done()) {
-		a.err.Printf("cut what did not end within %s: %d streams", a.drain, a.streams.Load())
+		a.err.Printf("cut what did not end within %s: %d streams and %d WebSockets", a.drain, a.streams.Load(), a.sockets.Load())
 	}
 }
 
@@ -94,8 +95,26 @@ func (a *app) leave(srv *http.Server, ln *net.TCPListener, closed <-chan error, 
 type guests struct {
 	mu       sync.Mutex
 	open     map[net.Conn]bool // true: it has sent a request
-	speaking int               // how many of them have
+	speaking int               // how many of them have, and WebSockets
 	changed  chan struct{}     // has a value after a change
+}
+
+func newGuests() *guests {
+	return &guests{open: map[net.Conn]bool{}, changed: make(chan struct{}, 1)}
+}
+
+// stay is for who takes a connection away from the server, before he does: the
+// guest stays until leave is called.
+func (g *guests) stay() (leave func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.speaking++
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.speaking--
+		g.note()
+	}
 }
 
 // track is the server's ConnState hook.
@@ -110,12 +129,16 @@ func (g *guests) track(c net.Conn, state http.ConnState) {
 			g.open[c] = true
 			g.speaking++
 		}
-	case http.StateClosed:
+	case http.StateClosed, http.StateHijacked: // the server says nothing more of it; see stay
 		if g.open[c] {
 			g.speaking--
 		}
 		delete(g.open, c)
 	}
+	g.note()
+}
+
+func (g *guests) note() {
 	select {
 	case g.changed <- struct{}{}:
 	default: // the change before has not been looked at; both will be at once

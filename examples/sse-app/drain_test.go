@@ -22,6 +22,7 @@ import (
 // ends all of it at once.
 func TestLeavingIsNotReadyButAlive(t *testing.T) {
 	p := launch(t, "-linger", "1h", "-drain", "1h", "-interval", "1h")
+	until(t, "it is ready", func() bool { return status(t, p, "/readyz") == 200 })
 	kept := dial(t, p.url)
 	if resp := kept.get("/readyz"); resp.StatusCode != 200 || resp.Close {
 		t.Fatalf("at work: %s, close %t", resp.Status, resp.Close)

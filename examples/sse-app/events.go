@@ -55,12 +55,14 @@ var errStreaming = errors.New("Streaming unsupported!")
 // eventStream writes events to one client. It belongs to the handler's
 // goroutine; nothing else may use it.
 type eventStream struct {
-	ctx  context.Context // ends when the client leaves
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	app  *app
-	buf  bytes.Buffer
-	beat *time.Timer
+	ctx    context.Context // ends when the client leaves
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	app    *app
+	kind   string // for the metrics
+	buf    bytes.Buffer
+	queued int // events in buf
+	beat   *time.Timer
 }
 
 // openEvents sends the headers and one comment, so that the client knows at
@@ -79,12 +81,13 @@ func (a *app) openEvents(w http.ResponseWriter, r *http.Request) (*eventStream, 
 
 // newEvents is a stream of which nothing is sent yet, but its headers are set.
 func (a *app) newEvents(w http.ResponseWriter, r *http.Request) (*eventStream, error) {
-	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a}
+	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a, kind: kindOf(r)}
 	if err := s.rc.SetWriteDeadline(time.Now().Add(a.writeTimeout)); err != nil {
 		return nil, errStreaming
 	}
 	eventHeaders(w.Header(), r)
 	a.streams.Add(1)
+	a.metrics.open.WithLabelValues(s.kind).Inc()
 	s.beat = time.NewTimer(a.heartbeat)
 	return s, nil
 }
@@ -101,9 +104,15 @@ func eventHeaders(h http.Header, r *http.Request) {
 // send writes the events in one piece and flushes.
 func (s *eventStream) send(events ...event) error {
 	for _, e := range events {
-		e.encode(&s.buf)
+		s.add(e)
 	}
 	return s.flush()
+}
+
+// add puts an event into the next flush.
+func (s *eventStream) add(e event) {
+	e.encode(&s.buf)
+	s.queued++
 }
 
 // comment is the heartbeat: exactly one line. With a second line end some
@@ -117,6 +126,8 @@ func (s *eventStream) comment() error {
 // reading holds this goroutine for ever: not even the end of the request's
 // context frees a blocked write.
 func (s *eventStream) flush() error {
+	events := s.queued
+	s.queued = 0
 	defer s.buf.Reset()
 	defer s.beat.Reset(s.app.heartbeat)
 	if err := s.ctx.Err(); err != nil {
@@ -129,7 +140,11 @@ func (s *eventStream) flush() error {
 	if err == nil {
 		err = s.rc.Flush()
 	}
+	if err == nil && events > 0 {
+		s.app.metrics.sent.WithLabelValues(s.kind).Add(float64(events))
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.app.metrics.slow.WithLabelValues(s.kind).Inc()
 		s.app.err.Printf("dropped a client that did not read for %s", s.app.writeTimeout)
 	}
 	return err
@@ -159,4 +174,8 @@ func (s *eventStream) wait(d time.Duration, stop <-chan struct{}) (bool, error) 
 func (s *eventStream) close() {
 	s.beat.Stop()
 	s.app.streams.Add(-1)
+	s.app.metrics.open.WithLabelValues(s.kind).Dec()
+	if s.ctx.Err() != nil {
+		s.app.metrics.left.WithLabelValues(s.kind).Inc()
+	}
 }

@@ -195,8 +195,12 @@ func (f *feed) take(s *source) (events []event) {
 // give writes the events in as few writes as may be, and marks what was in the
 // inbox as seen, once it is out.
 func (f *feed) give(events []event) error {
+	pushes := 0
 	for i, e := range events {
-		e.encode(&f.buf)
+		f.add(e)
+		if e.name == "push" {
+			pushes++
+		}
 		if i < len(events)-1 && f.buf.Len() < maxPiece {
 			continue
 		}
@@ -204,6 +208,7 @@ func (f *feed) give(events []event) error {
 			return err
 		}
 	}
+	f.app.metrics.delivered.Add(float64(pushes))
 	if f.buf.Cap() > maxPiece/2 {
 		f.buf = bytes.Buffer{} // most streams are idle most of the time
 	}

@@ -82,6 +82,11 @@ func (a *app) push(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		sent[user] = fresh
+		if fresh {
+			a.metrics.published.Inc()
+		} else {
+			a.metrics.deduplicated.Inc()
+		}
 	}
 	writeJSON(w, http.StatusAccepted, map[string]any{"id": id, "sent": sent})
 }
