@@ -5,6 +5,7 @@
 //	go run ./bench                      everything, below nine minutes
 //	go run ./bench -only respawn,few    some of it
 //	go run ./bench -only breaks         what a replacement under load breaks
+//	go run ./bench -only ssefanout,ssememory -peers=false   examples/sse-app under gpm
 //
 // It exits 0 when a mark is missed: a busy machine misses marks. The table says
 // so, and the load average beside it says how busy the machine was. Do not run
@@ -33,6 +34,8 @@ type bench struct {
 	app    string // what is supervised, built into dir
 	server string // an unmodified Go server, built into dir
 	stream string // an unmodified Node server, copied into dir
+	chat   string // examples/sse-app, built into dir if it is measured
+	bus    string // its bus
 	ear    *ear
 	sheet  *sheet
 	tables [][][]string // further tables, each with its head
@@ -57,16 +60,19 @@ var sections = []section{
 // comparisons are not done by one supervisor after another.
 var comparisons = []struct {
 	name    string
+	asked   bool // measured only if it is asked for by name
 	measure func(*bench, context.Context) error
 }{
-	{"breaks", (*bench).breaks},
-	{"cost", (*bench).cost},
-	{"standby", (*bench).standby},
+	{"breaks", false, (*bench).breaks},
+	{"cost", false, (*bench).cost},
+	{"standby", false, (*bench).standby},
+	{"ssefanout", true, (*bench).fanout},
+	{"ssememory", true, (*bench).idleStreams},
 }
 
 func main() {
 	gpmExe := flag.String("gpm", "bin/gpm", "`path` of the gpm to measure")
-	only := flag.String("only", "", "`sections` to measure: respawn,few,many,logs,death,breaks,cost,standby")
+	only := flag.String("only", "", "`sections` to measure: respawn,few,many,logs,death,breaks,cost,standby; only by name: ssefanout,ssememory")
 	peers := flag.Bool("peers", true, "measure PM2 and supervisord, too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -94,10 +100,7 @@ func measure(ctx context.Context, gpmExe, only string, peers bool) (string, erro
 	if err != nil {
 		return "", err
 	}
-	b.sheet = &sheet{kinds: findTools(ctx, gpmExe)}
-	if !peers {
-		b.sheet.kinds = b.sheet.kinds[:1]
-	}
+	b.sheet = &sheet{kinds: findTools(ctx, gpmExe, peers)}
 	if why := b.sheet.kinds[0].missing; why != "" {
 		return "", fmt.Errorf("%s: %s; make build makes it", gpmExe, why)
 	}
@@ -120,7 +123,7 @@ func measure(ctx context.Context, gpmExe, only string, peers bool) (string, erro
 		}
 	}
 	for _, c := range comparisons {
-		if !wanted(c.name) {
+		if !wanted(c.name) || c.asked && only == "" {
 			continue
 		}
 		if err := c.measure(b, limited); err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// method tells how to read the table.
+// method tells how to read the table of all supervisors.
 var method = []string{
 	"first statement: the program reads CLOCK_MONOTONIC as the first statement of main; fork, exec and the Go runtime's start are in the time; 50 stable processes, each killed once",
 	"memory of gpm is daemon and keeper; RSS counts shared pages for each process, PSS once",
@@ -56,7 +56,10 @@ func (b *bench) report(machine string, took time.Duration) string {
 		writeTable(&w, t)
 		fmt.Fprintln(&w)
 	}
-	for _, n := range append(b.notes, method...) {
+	if len(b.sheet.rows) > 0 {
+		b.notes = append(b.notes, method...)
+	}
+	for _, n := range b.notes {
 		fmt.Fprintln(&w, "-", n)
 	}
 	missed, marks := b.sheet.missed()

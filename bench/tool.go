@@ -57,8 +57,12 @@ type kind struct {
 	in      func(home string) tool
 }
 
-// findTools looks for gpm and the peers, and installs the peers where it can.
-func findTools(ctx context.Context, gpmExe string) []kind {
+// findTools looks for gpm, and if it is to for the peers, which it installs where
+// it can.
+func findTools(ctx context.Context, gpmExe string, peers bool) []kind {
+	if !peers {
+		return []kind{findGpm(ctx, gpmExe)}
+	}
 	return []kind{findGpm(ctx, gpmExe), findPM2(ctx), findSupervisord(ctx)}
 }
 

@@ -134,7 +134,7 @@ func Run(ctx context.Context, o Options) (*Ledger, error) {
 // run is the state of one Run.
 type run struct {
 	Options
-	dialer *dialer
+	dialer *Dialer
 	soft   context.Context // ended: start nothing more, let held streams go
 	hard   context.Context // ended: everything under way is a timeout
 	units  sync.WaitGroup
@@ -144,7 +144,7 @@ type run struct {
 }
 
 func newRun(soft, hard context.Context, o Options) *run {
-	return &run{Options: o, dialer: newDialer(o.Addr, o.Timeout), soft: soft, hard: hard, ledger: newLedger()}
+	return &run{Options: o, dialer: NewDialer(o.Addr, o.Timeout), soft: soft, hard: hard, ledger: newLedger()}
 }
 
 // pace starts rate units per second, each in a goroutine of its own, until the

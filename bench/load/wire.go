@@ -17,17 +17,18 @@ import (
 	"time"
 )
 
-// dialer opens connections from several source addresses: one address has some
+// Dialer opens connections from several source addresses: one address has some
 // 28,000 ports towards one service (net.ipv4.ip_local_port_range), which 2,000
 // connections per second use up in 14 s if the kernel keeps them for a while.
-type dialer struct {
+type Dialer struct {
 	addr    string
 	sources []net.Dialer
 	next    atomic.Uint64
 }
 
-func newDialer(addr string, timeout time.Duration) *dialer {
-	d := &dialer{addr: addr}
+// NewDialer is one to host:port that waits so long for each connection.
+func NewDialer(addr string, timeout time.Duration) *Dialer {
+	d := &Dialer{addr: addr}
 	for _, ip := range sourceIPs(addr) {
 		d.sources = append(d.sources, net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: ip}, Control: latePort, KeepAlive: -1})
 	}
@@ -37,7 +38,8 @@ func newDialer(addr string, timeout time.Duration) *dialer {
 	return d
 }
 
-func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
+// Dial opens a connection from the next address.
+func (d *Dialer) Dial(ctx context.Context) (net.Conn, error) {
 	return d.sources[d.next.Add(1)%uint64(len(d.sources))].DialContext(ctx, "tcp", d.addr)
 }
 
@@ -102,7 +104,7 @@ type exchange struct {
 func (r *run) begin(call Call, res *unitResult) *exchange {
 	start := time.Now()
 	res.began = start
-	nc, err := r.dialer.dial(r.hard)
+	nc, err := r.dialer.Dial(r.hard)
 	if err != nil {
 		res.fail(err, "connect")
 		return nil
