@@ -99,7 +99,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 // logged writes one line per request when it is over.
 func (a *app) logged(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen := &observed{ResponseWriter: w, status: http.StatusOK, start: time.Now(), begins: a.metrics.began, request: r}
+		seen := &observed{ResponseWriter: w, request: r, status: http.StatusOK, start: time.Now(), begins: a.metrics.began}
 		defer func() {
 			left := ""
 			if r.Context().Err() != nil {

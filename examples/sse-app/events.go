@@ -60,7 +60,6 @@ type eventStream struct {
 	rc     *http.ResponseController
 	app    *app
 	kind   string // for the metrics
-	opened time.Time
 	buf    bytes.Buffer
 	queued int // events in buf
 	beat   *time.Timer
@@ -82,7 +81,7 @@ func (a *app) openEvents(w http.ResponseWriter, r *http.Request) (*eventStream, 
 
 // newEvents is a stream of which nothing is sent yet, but its headers are set.
 func (a *app) newEvents(w http.ResponseWriter, r *http.Request) (*eventStream, error) {
-	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a, kind: kindOf(r), opened: time.Now()}
+	s := &eventStream{ctx: r.Context(), w: w, rc: http.NewResponseController(w), app: a, kind: kindOf(r)}
 	if err := s.rc.SetWriteDeadline(time.Now().Add(a.writeTimeout)); err != nil {
 		return nil, errStreaming
 	}

@@ -14,6 +14,8 @@
 //	upstream.go, hear.go  an OpenAI-compatible server in their place
 //	pump.go    answers that come from another goroutine, and how they fail
 //	cors.go    what pages of other origins may do
+//	socket.go  GET /ws, a chat over WebSocket; room.go is where its messages meet
+//	metrics.go GET /metrics
 //	drain.go   what happens between SIGTERM and exit
 package main
 

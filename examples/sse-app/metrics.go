@@ -37,7 +37,7 @@ type metrics struct {
 
 	answers    *prometheus.HistogramVec // how long answers took that are no streams, by route and code
 	firstByte  *prometheus.HistogramVec // from the request to the first byte of a stream, by kind
-	firstToken prometheus.Histogram     // from the request to the first word of an answer
+	firstToken prometheus.Histogram     // from the question to the first word of an answer
 }
 
 // newMetrics makes all of them; busUp and draining are asked when somebody looks.
@@ -62,7 +62,7 @@ func newMetrics(busUp, draining func() bool) *metrics {
 			Name: "sse_app_first_byte_seconds", Help: "Time from a request to the first byte of its stream.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9)}, []string{"kind"}),
 		firstToken: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "sse_app_first_token_seconds", Help: "Time from a request to the first word of its answer.",
+			Name: "sse_app_first_token_seconds", Help: "Time until the model says the first word of an answer.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
 	for _, kind := range []string{kindStream, kindTicket, kindChat, kindSocket, kindOther} {
@@ -119,14 +119,15 @@ func kindOf(r *http.Request) string {
 	return kindOther
 }
 
-// words counts the words that go to say, and times the first of an answer.
-func (m *metrics) words(from int, say func(string) error) func(string) error {
+// spoken counts the words of an answer, from word number from on.
+func (m *metrics) spoken(from int, say func(word string) error) func(word string) error {
 	asked, first := time.Now(), from == 0
 	return func(word string) error {
-		if m.tokens.Inc(); first {
+		if first {
 			m.firstToken.Observe(time.Since(asked).Seconds())
 			first = false
 		}
+		m.tokens.Inc()
 		return say(word)
 	}
 }

@@ -65,7 +65,7 @@ func (q chatRequest) answer() (words []string, reason string, err error) {
 // or a *chatError, ctx's own, or say's. It may be called from any goroutine, and
 // calls say from the same.
 func (a *app) speak(ctx context.Context, q chatRequest, from int, say func(word string) error) (reason string, err error) {
-	say = a.metrics.words(from, say)
+	say = a.metrics.spoken(from, say)
 	if a.upstream != "" {
 		return a.askUpstream(ctx, q, from, say)
 	}
@@ -93,7 +93,9 @@ const maxAnswer = 4 << 20
 // sayAll is the answer to q in one piece, without a pace.
 func (a *app) sayAll(ctx context.Context, q chatRequest) (words []string, reason string, err error) {
 	if a.upstream == "" {
-		return q.answer()
+		words, reason, err = q.answer()
+		a.metrics.tokens.Add(float64(len(words)))
+		return words, reason, err
 	}
 	size := 0
 	reason, err = a.speak(ctx, q, 0, func(word string) error {

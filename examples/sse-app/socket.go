@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +32,9 @@ func (a *app) addSocket(mux *http.ServeMux) {
 // socket is one client of the chat, from its handshake to its end.
 func (a *app) socket(w http.ResponseWriter, r *http.Request, hall *room) {
 	defer a.guests.stay()() // from now on the server does not know of this connection
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: a.origins})
+	seat := hall.sit()      // before the client knows that it is in, so that it misses nothing
+	defer seat.leave()
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{OriginPatterns: literally(a.origins)})
 	if err != nil {
 		a.err.Printf("chat: %s: %v", r.RemoteAddr, err) // the client has its answer
 		return
@@ -49,8 +52,7 @@ func (a *app) socket(w http.ResponseWriter, r *http.Request, hall *room) {
 	ctx, cut := context.WithCancel(context.Background())
 	defer cut()
 	defer context.AfterFunc(a.cutoff, func() { time.AfterFunc(lastWords/2, cut) })()
-	m := &member{app: a, conn: conn, seat: hall.sit(), cut: cut}
-	defer m.seat.leave()
+	m := &member{app: a, conn: conn, seat: seat, cut: cut}
 	var writing sync.WaitGroup
 	writing.Go(func() { // until the client is told to go, does not read, or has left
 		defer cut()
@@ -60,6 +62,16 @@ func (a *app) socket(w http.ResponseWriter, r *http.Request, hall *room) {
 	cut()
 	writing.Wait()
 	m.over(r.RemoteAddr, err)
+}
+
+// literally makes patterns that match nothing but the origins themselves: an IPv6
+// address has brackets.
+func literally(origins []string) (patterns []string) {
+	quote := strings.NewReplacer(`\`, `\\`, "[", `\[`, "*", `\*`, "?", `\?`)
+	for _, origin := range origins {
+		patterns = append(patterns, quote.Replace(origin))
+	}
+	return patterns
 }
 
 // member is one client of the chat: one goroutine reads from it, one writes to it.
