@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -178,6 +179,7 @@ func TestRelayedStreams(t *testing.T) {
 		"ends without an end":              {[]string{word("a"), word("b")}, false, "a b upstream_interrupted"},
 		"ends in an event":                 {[]string{word("a"), `data: {"cho`}, false, "a upstream_interrupted"},
 		"ends in a finish":                 {[]string{word("a"), finish[:len(finish)-1]}, false, "a upstream_interrupted"},
+		"ends in a line after the finish":  {[]string{finish, `data: {"usa`}, false, "stop upstream_interrupted"},
 		"one of two choices ends":          {[]string{word("a"), strings.Replace(word("b"), `"index":0`, `"index":1`, 1), finish}, false, "a b stop upstream_interrupted"},
 		"cut":                              {[]string{word("a")}, true, "a upstream_interrupted"},
 		"cut in an event":                  {[]string{word("a"), word("b")[:30]}, true, "a upstream_interrupted"},
@@ -229,6 +231,19 @@ func short(t *testing.T, body string) string {
 		}
 	}
 	return strings.Join(all, " ")
+}
+
+// Whoever reads an upstream lets go of it when nobody listens any more.
+func TestHearingEndsWithItsContext(t *testing.T) {
+	body, upstream := io.Pipe()
+	defer upstream.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	in := newHearing(ctx, body, true)
+	defer in.close()
+	go io.WriteString(upstream, word("a")) // until it is read
+	if err := in.each(func(event) error { cancel(); return nil }); err == nil {
+		t.Error("half an answer has no error")
+	}
 }
 
 // Of streams that are no chat we do not know where they end; names and ids stay.
@@ -358,21 +373,19 @@ func TestUpstreamOverHTTP2(t *testing.T) {
 
 // One connection to the upstream serves one answer after the other.
 func TestUpstreamConnectionsAreUsedAgain(t *testing.T) {
-	up := start(t, nil)
-	address, _ := url.Parse(up.url)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var opened atomic.Int32
-	proxy := &http.Server{Handler: httputil.NewSingleHostReverseProxy(address), ConnState: func(_ net.Conn, s http.ConnState) {
+	a := newApp(config{})
+	a.out = log.New(io.Discard, "", 0)
+	a.warm.come()
+	up := httptest.NewUnstartedServer(a.handler())
+	up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			opened.Add(1)
 		}
-	}}
-	go proxy.Serve(ln) // until Close
-	t.Cleanup(func() { proxy.Close() })
-	front := beforeURL(t, "http://"+ln.Addr().String())
+	}
+	up.Start()
+	t.Cleanup(up.Close)
+	front := beforeURL(t, up.URL)
 	for range 5 {
 		if body := read(t, do(t, "POST", front.url+chatPath, `{"prompt":"x","stream":true}`).Body); !strings.HasSuffix(body, mark) {
 			t.Fatalf("got %q", body)
