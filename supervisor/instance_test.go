@@ -415,7 +415,7 @@ func TestStopWhileWaiting(t *testing.T) {
 // The end may be told before the start is: it is still said after it.
 func TestEndFasterThanNewsOfStart(t *testing.T) {
 	bubble(t, func(m *machine) {
-		quick := life{fast: true, code: 3}
+		quick := life{fast: true, code: 3, lastWords: "boom"}
 		m.willBy(func(l Launch) life {
 			if l.Gen == 1 {
 				return quick
@@ -426,6 +426,10 @@ func TestEndFasterThanNewsOfStart(t *testing.T) {
 		ev := m.events("web")
 		if len(ev) < 2 || !strings.HasPrefix(ev[0], "start: ") || ev[1] != "exit: exited with code 3" {
 			t.Errorf("events %q", ev)
+		}
+		e := m.status("web", 0).Exits[0]
+		if !e.Drained || len(e.Tail) != 1 || e.Tail[0].Text != "boom" {
+			t.Errorf("its last words are lost: %+v", e)
 		}
 	})
 }

@@ -112,11 +112,11 @@ func (in *instance) watchOver(p *process) {
 }
 
 func (in *instance) learn(f genFact) {
+	p := in.find(f.gen)
 	if f.Kind == Tail {
-		in.keepTail(f)
+		in.keepTail(p, f)
 		return
 	}
-	p := in.find(f.gen)
 	if p == nil {
 		return
 	}

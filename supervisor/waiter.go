@@ -111,9 +111,14 @@ func (in *instance) tailOver(gen int) {
 	}
 }
 
-func (in *instance) keepTail(f genFact) {
-	if i := in.exit(f.gen); i >= 0 {
+// keepTail keeps the last lines with the exit that they belong to, which may not
+// have been told yet (p.gone).
+func (in *instance) keepTail(p *process, f genFact) {
+	switch i := in.exit(f.gen); {
+	case i >= 0:
 		in.exits[i].Tail, in.exits[i].Drained = f.Tail, true
+	case p != nil && p.gone != nil:
+		p.gone.Tail, p.gone.Drained = f.Tail, true
 	}
 }
 

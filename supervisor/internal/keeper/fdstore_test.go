@@ -253,23 +253,20 @@ func TestASystemdThatDoesNotReadStopsNobody(t *testing.T) {
 	})
 }
 
-func TestTheForegroundWaitsForTheLockOfADyingDaemon(t *testing.T) {
+func TestTheLockOfOneThatIsAboutToEndIsWaitedFor(t *testing.T) {
 	dir := t.TempDir()
-	first, err := enter(dir, 0, true)
+	first, err := enter(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// A keeper that lives: this process is the one that has signed.
-	if _, err := enter(dir, 0, true); !errors.Is(err, errBusy) {
+	if _, err := enter(dir, 0); !errors.Is(err, errBusy) {
 		t.Errorf("beside a keeper that lives: %v", err)
 	}
 	write(t, filepath.Join(dir, lockName), "1 1\n") // one that is dead
-	if _, err := enter(dir, 0, false); !errors.Is(err, errBusy) {
-		t.Errorf("not in the foreground: %v", err)
-	}
 	done := make(chan error, 1)
 	go func() {
-		_, err := enter(dir, first.api, true)
+		_, err := enter(dir, first.api)
 		done <- err
 	}()
 	select {
@@ -277,8 +274,8 @@ func TestTheForegroundWaitsForTheLockOfADyingDaemon(t *testing.T) {
 		t.Fatalf("it does not wait: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	unix.Close(first.lock) // the daemon ends
+	unix.Close(first.lock) // the last one who had it ends
 	if err := <-done; err != nil {
-		t.Errorf("after the daemon's end: %v", err)
+		t.Errorf("after its end: %v", err)
 	}
 }

@@ -29,14 +29,13 @@ type house struct {
 	lock, api int // the locked gpm.lock, the listening gpm.sock
 }
 
-// lockLimit is how long a killed keeper's daemon may take to end.
+// lockLimit is how long a keeper that has said goodbye may take to end, or the
+// daemon of one that was killed.
 const lockLimit = 10 * time.Second
 
 // enter takes possession of a home folder, making it if need be. api is a socket
-// that came back from systemd, or 0: it goes on if it is gpm.sock still. In the
-// foreground nobody but us replaces a killed keeper, so its daemon, which has the
-// lock too, is about to end.
-func enter(dir string, api int, foreground bool) (house, error) {
+// that came back from systemd, or 0: it goes on if it is gpm.sock still.
+func enter(dir string, api int) (house, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return house{}, fmt.Errorf("use home %q: %w", dir, err)
@@ -48,10 +47,7 @@ func enter(dir string, api int, foreground bool) (house, error) {
 	if h.lock, err = unix.Open(h.path(lockName), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600); err != nil {
 		return house{}, fmt.Errorf("use home %q: cannot write into it: open %q: %w", dir, h.path(lockName), err)
 	}
-	err = unix.Flock(h.lock, unix.LOCK_EX|unix.LOCK_NB)
-	if _, lives := Running(dir); foreground && !lives && errors.Is(err, unix.EWOULDBLOCK) {
-		err = lockWithin(h.lock, lockLimit)
-	}
+	err = h.takeLock(lockLimit)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		unix.Close(h.lock)
 		who := ""
@@ -77,16 +73,22 @@ func enter(dir string, api int, foreground bool) (house, error) {
 	return h, nil
 }
 
-// lockWithin waits for the lock; EWOULDBLOCK if it is not free in time. Then the
-// goroutine waits on until the process ends, which is soon.
-func lockWithin(fd int, limit time.Duration) error {
-	locked := make(chan error, 1)
-	go func() { locked <- ignoringEINTR(func() error { return unix.Flock(fd, unix.LOCK_EX) }) }()
-	select {
-	case err := <-locked:
-		return err
-	case <-time.After(limit):
-		return unix.EWOULDBLOCK
+// takeLock waits for the lock as long as no living keeper has it: then it is one
+// that is about to end (gpm kill and gpm start in a row), or the daemon of one
+// that was killed, which replaces it or ends. EWOULDBLOCK: somebody has it.
+func (h house) takeLock(limit time.Duration) error {
+	deadline := time.Now().Add(limit)
+	again := time.NewTicker(5 * time.Millisecond) // flock has no deadline of its own
+	defer again.Stop()
+	for {
+		err := unix.Flock(h.lock, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if _, lives := Running(h.dir); lives || time.Now().After(deadline) {
+			return err
+		}
+		<-again.C
 	}
 }
 
@@ -128,11 +130,12 @@ func (h house) sign() error {
 	return nil
 }
 
-// leave removes the traces. The lock itself goes with the process.
+// leave removes the traces. The lock itself goes with the process: whoever sees
+// that gpm.sock is gone and starts the next keeper must find that it may wait.
 func (h house) leave() {
-	_ = os.Remove(h.path(sockName))
-	_ = os.Remove(h.path(pidName))
 	_ = unix.Ftruncate(h.lock, 0)
+	_ = os.Remove(h.path(pidName))
+	_ = os.Remove(h.path(sockName))
 }
 
 // listen makes gpm.sock. A socket that is there already is stale: only the

@@ -56,7 +56,7 @@ func build(home, exe string, foreground bool) (*keeper, error) {
 	if before != nil {
 		h, err = before.house(home)
 	} else {
-		h, err = enter(home, back[APIFile], foreground)
+		h, err = enter(home, back[APIFile])
 	}
 	if err != nil {
 		return nil, err

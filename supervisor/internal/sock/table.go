@@ -86,6 +86,7 @@ type room struct {
 	held    map[uint64]*entry     // by cookie; several may have one key
 	settled int                   // generation that is online; zero: none
 	traffic map[int]steer.Traffic // by generation, for what it will listen on, too
+	dead    map[int]bool          // generations that have died lately
 }
 
 func newTable() *table { return &table{rooms: map[place]*room{}} }
@@ -93,7 +94,7 @@ func newTable() *table { return &table{rooms: map[place]*room{}} }
 func (t *table) room(p place) *room {
 	r := t.rooms[p]
 	if r == nil {
-		r = &room{held: map[uint64]*entry{}, traffic: map[int]steer.Traffic{}}
+		r = &room{held: map[uint64]*entry{}, traffic: map[int]steer.Traffic{}, dead: map[int]bool{}}
 		t.rooms[p] = r
 	}
 	return r
@@ -205,6 +206,16 @@ func (t *table) down(p place, gen int) {
 	for _, e := range r.held {
 		delete(e.gens, gen)
 	}
+	r.dead[gen] = true
+	bound(r.dead)
+}
+
+// bound forgets what was said of the oldest generation if it was said of too
+// many: a living one is never that old.
+func bound[V any](byGen map[int]V) {
+	if len(byGen) > maxPerPlace {
+		delete(byGen, slices.Min(slices.Collect(maps.Keys(byGen))))
+	}
 }
 
 // retire takes a generation out that has ended, and returns the entries that
@@ -220,10 +231,11 @@ func (t *table) retire(p place, gen int) []*entry {
 }
 
 // settle says that a generation is online: what it did not bind and no other
-// living one uses is returned, so that a changed port does not stay open.
+// living one uses is returned, so that a changed port does not stay open. It may
+// have died since: then its successor needs what it had, with all who wait there.
 func (t *table) settle(p place, gen int) []*entry {
 	r := t.rooms[p]
-	if r == nil {
+	if r == nil || r.dead[gen] {
 		return nil
 	}
 	r.settled = gen
@@ -253,9 +265,7 @@ func (t *table) leave(p place, e *entry, gen int) []*entry {
 func (t *table) route(p place, gen int, traffic steer.Traffic) []*entry {
 	r := t.room(p)
 	r.traffic[gen] = traffic
-	if len(r.traffic) > maxPerPlace { // of the dead: a living one is never that old
-		delete(r.traffic, slices.Min(slices.Collect(maps.Keys(r.traffic))))
-	}
+	bound(r.traffic)
 	return slices.DeleteFunc(t.entries(p), func(e *entry) bool {
 		_, mine := e.gens[gen]
 		return !mine || !e.listening

@@ -232,8 +232,11 @@ func (y *play) route(t *rapid.T) {
 func (y *play) settle(t *rapid.T) {
 	p, name := y.place(t)
 	g := y.gen(t)
-	known := y.tb.rooms[p] != nil
-	y.tb.settle(p, g)
+	r := y.tb.rooms[p]
+	known, dead := r != nil, r != nil && r.dead[g]
+	if y.tb.settle(p, g); dead {
+		return // nothing changes
+	}
 	if y.m.has(name) || known {
 		y.m.settled[name] = g
 	}
@@ -387,6 +390,26 @@ func TestTrafficOfTheDeadIsForgotten(t *testing.T) {
 	tb.release(p)
 	if len(tb.rooms) != 0 {
 		t.Error("a released place is remembered")
+	}
+}
+
+// The news that a generation is online may be older than its death.
+func TestTheDeadDoNotSettle(t *testing.T) {
+	tb, p := newTable(), place{"a", 0}
+	e := &entry{key: at("0.0.0.0:80"), cookie: 1, listening: true, gens: map[int]bool{3: true}}
+	if err := tb.keep(p, e); err != nil {
+		t.Fatal(err)
+	}
+	tb.down(p, 3)
+	if gone := tb.settle(p, 3); len(gone) > 0 {
+		t.Errorf("%+v is closed, with all who wait for the successor", gone[0])
+	}
+	if gone := tb.retire(p, 3); len(gone) > 0 {
+		t.Errorf("%+v is closed when the dead one is buried", gone[0])
+	}
+	e.use(4)
+	if gone := tb.settle(p, 4); len(gone) > 0 || tb.byCookie(p, 1) != e {
+		t.Error("the successor has lost it")
 	}
 }
 
