@@ -36,6 +36,10 @@ type App struct {
 	Profiles  map[string]map[string]string `json:"env_profiles,omitempty"` // env_<name>, by name
 	Inherited map[string]string            `json:"inherited,omitempty"`
 
+	// DependsOn names the apps that have to be online before a process of this
+	// one is started.
+	DependsOn []string `json:"depends_on,omitempty"`
+
 	UID string `json:"uid,omitempty"` // user name or number; empty: gpm's own
 	GID string `json:"gid,omitempty"`
 

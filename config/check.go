@@ -81,6 +81,10 @@ func (c *checker) lifecycle(a *App) {
 	c.duration("log_max_age", a.LogMaxAge, 0)
 	c.need(a.MaxRestarts >= 0 && a.MaxRestarts <= maxRestarts, "max_restarts", "is out of bounds")
 	c.need(a.MaxMemory <= maxSize, "max_memory_restart", "is out of bounds")
+	for i, name := range a.DependsOn {
+		c.need(nameProblem(name) == "" && name != a.Name && !slices.Contains(a.DependsOn[:i], name), "depends_on", excerpt(name)+" is no name of another app, or there twice")
+	}
+	c.need(len(a.DependsOn) <= maxDepends, "depends_on", "has too many names")
 	c.need(slices.Contains(signals, a.KillSignal), "kill_signal", excerpt(a.KillSignal)+" is no signal that ends a process")
 	for _, code := range a.StopExitCodes {
 		c.need(code >= 0 && code <= 255, "stop_exit_codes", strconv.Itoa(code)+" is not from 0 to 255")

@@ -22,6 +22,7 @@ func TestCheck(t *testing.T) {
 		"inherited":                 func(a *App) { a.Inherited = map[string]string{"A": "\x00"} },
 		"env_p":                     func(a *App) { a.Profiles = map[string]map[string]string{"p": {"": ""}} },
 		"uid":                       func(a *App) { a.UID = "\x00" },
+		"depends_on":                func(a *App) { a.DependsOn = []string{"bus", "bus"} },
 		"min_uptime":                func(a *App) { a.MinUptime = 0 },
 		"restart_delay":             func(a *App) { a.RestartDelay = -1 },
 		"exp_backoff_restart_delay": func(a *App) { a.Backoff = Duration(maxDuration + 1) },

@@ -28,6 +28,7 @@ type draft struct {
 	watchAll    bool              // "watch": true
 	watch       []node
 	listenPort  bool // "listen": true
+	dependsOn   []node
 	script      location
 }
 

@@ -113,7 +113,12 @@ var keyCases = map[string]cases{
 		bad:  []string{`"SIGSTOP"`, `"SIGFOO"`, `""`, `15`, `"15"`, `true`},
 	},
 	"kill_timeout": durationCases(func(a App) any { return a.KillTimeout.D() }, 5*time.Second),
-	"autorestart":  boolCases(func(a App) any { return a.Autorestart }),
+	"depends_on": { // names of other apps: TestDependsOn
+		get:  func(a App) any { return a.DependsOn },
+		good: []good{{`[]`, []string(nil)}, {`null`, []string(nil)}},
+		bad:  []string{`"nobody"`, `["app"]`, `1`, `true`, `{}`, `{"bus": {}}`, `[1]`, `""`, `["a/b"]`, `"all"`},
+	},
+	"autorestart": boolCases(func(a App) any { return a.Autorestart }),
 	"stop_exit_codes": {
 		get:  func(a App) any { return a.StopExitCodes },
 		good: []good{{`[0, 255]`, []int{0, 255}}, {`3`, []int{3}}, {`[]`, []int(nil)}},

@@ -26,7 +26,8 @@ const (
 type Options struct {
 	// Profile chooses env_<Profile> (--env). Empty: none.
 	Profile string
-	// Only keeps the apps of these names (--only). Empty: all.
+	// Only keeps the apps of these names (--only), and what they depend on.
+	// Empty: all.
 	Only []string
 	// Inherited is the environment of whoever starts the apps. It ends up in
 	// every App, uncopied: nobody may change it later. Its PATH finds scripts
@@ -212,12 +213,10 @@ func (l *loader) readOverrides() {
 // problems.
 func (l *loader) finish() ([]App, error) {
 	l.checkNames()
+	l.checkDepends()
 	var apps []App
 	var wanted []*draft
-	for _, d := range l.drafts {
-		if len(l.o.Only) > 0 && !slices.Contains(l.o.Only, d.app.Name) {
-			continue
-		}
+	for _, d := range l.chosen() {
 		d.resolve()
 		wanted = append(wanted, d)
 		apps = append(apps, d.app)

@@ -136,6 +136,11 @@ func startKeys() []Key {
 			Doc: "How long the app has to end after `kill_signal` before it is killed. PM2's default is 1600 ms.",
 			set: wantDuration(0, func(a *App) *Duration { return &a.KillTimeout }),
 		},
+		{
+			Name: "depends_on", Group: groupStart, Type: "name, or list of names", Otherwise: "none", Origin: FromGPM,
+			Doc: dependsDoc,
+			set: setDependsOn,
+		},
 	}
 }
 

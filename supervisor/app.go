@@ -26,6 +26,7 @@ type app struct {
 	board  *Supervisor
 	orders chan order // without a buffer: an order is taken or refused
 	done   chan struct{}
+	look   chan struct{} // what it depends on has changed
 
 	spec      *config.App
 	instances []*instance       // instances[i] has index i
@@ -96,7 +97,7 @@ func newApp(s *Supervisor, spec *config.App) *app {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &app{
 		name: spec.Name, world: s.world, board: s, spec: spec,
-		orders: make(chan order), done: make(chan struct{}),
+		orders: make(chan order), done: make(chan struct{}), look: make(chan struct{}, 1),
 		going: map[int]*instance{}, resting: true,
 		changed: make(chan []string, 1), built: make(chan error, 1), ctx: ctx, cancel: cancel,
 		clock: time.NewTimer(cronLook), pulse: time.NewTimer(cronLook),
@@ -104,13 +105,14 @@ func newApp(s *Supervisor, spec *config.App) *app {
 }
 
 // reserve keeps the standbys that are due: none while the app rests or is
-// replaced by another version, of which they would not be.
+// replaced by another version, of which they would not be. They run up to their
+// bind(), so the first ones come after what the app depends on.
 func (a *app) reserve() {
 	var want *config.App
 	if !a.resting && a.rollout == nil && a.spec.Standby > 0 {
 		want = a.spec
 	}
-	if want == a.reserved {
+	if want == a.reserved || a.reserved == nil && a.board.held(want).why != "" {
 		return
 	}
 	a.reserved = want
@@ -140,6 +142,14 @@ func (a *app) offer(o order) {
 	}
 }
 
+// lookAgain has the app look at what it waits for, soon; it never waits itself.
+func (a *app) lookAgain() {
+	select {
+	case a.look <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+}
+
 // run is the app: it hands verbs to its instances and rolls reloads out.
 func (a *app) run() {
 	defer close(a.done)
@@ -153,6 +163,8 @@ func (a *app) run() {
 		select {
 		case o := <-a.orders:
 			a.obey(o)
+		case <-a.look:
+			a.each(a.instances, order{do: doLook})
 		case o := <-a.rollout.outcome():
 			a.stepped(o)
 		case paths := <-a.changed:

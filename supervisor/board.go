@@ -15,6 +15,7 @@ type board struct {
 	entries map[string]*entry // by app name
 	nextID  int
 	feeds   feeds
+	number  int  // of the last call that was about apps
 	frozen  bool // gpm is ending: nobody comes any more, and records are not written
 	keep    bool // gpm is ending: records stay as they are
 }
@@ -26,6 +27,7 @@ type entry struct {
 	usage   map[int]Usage
 	counts  map[int]map[int]Count // by index and generation
 	leaving bool                  // it goes when its last place does
+	number  int                   // of the last call that was about it
 }
 
 // Usage is what an instance's process tree uses.
@@ -105,7 +107,7 @@ func (s *Supervisor) place(a *app, index int) *instance {
 		}
 		s.save(b, e)
 	})
-	return newInstance(s.world, a.spec, id, index, s.publisher(a), s.synced, s.covered(a, index))
+	return newInstance(s.world, a.spec, id, index, s.publisher(a), s.synced, s.covered(a, index), s.held)
 }
 
 // publisher is how instances of an app show themselves.
@@ -116,9 +118,15 @@ func (s *Supervisor) publisher(a *app) func(Snapshot, []Event) {
 				b.feeds.emit(e)
 			}
 			e := b.entries[a.name]
+			if was := e.places[snap.Index]; was.State != snap.State || was.Reason != snap.Reason || was.PID != snap.PID {
+				defer b.news(a.name)
+			}
 			if snap.App != nil {
 				e.places[snap.Index] = snap
 				s.save(b, e)
+				if b.stale(snap) {
+					e.app.lookAgain()
+				}
 				if snap.Sick != "" && snap.State == Online && snap.App.Autorestart { // offered again with its next news
 					e.app.offer(order{do: doHeal, indices: []int{snap.Index}, reason: snap.Sick})
 				}
@@ -140,6 +148,7 @@ func (s *Supervisor) farewell(a *app) {
 	s.tell(func(b *board) {
 		e := b.entries[a.name]
 		e.leaving = true
+		defer b.news(a.name)
 		if !s.forget(b, e) {
 			s.save(b, e) // the next daemon has to go on with it
 		}
@@ -174,6 +183,7 @@ func (s *Supervisor) respec(a *app, spec *config.App) {
 		e := b.entries[a.name]
 		e.spec = spec
 		s.save(b, e)
+		b.news(a.name) // it may have another number of instances
 	})
 }
 
@@ -209,6 +219,7 @@ func (s *Supervisor) enter(spec *config.App) (a *app, isNew bool) {
 		}
 		a, isNew = newApp(s, spec), true
 		b.entries[spec.Name] = &entry{app: a, spec: spec, places: map[int]Snapshot{}, usage: map[int]Usage{}, counts: map[int]map[int]Count{}}
+		b.news(spec.Name)
 	})
 	if isNew {
 		go a.run()

@@ -131,7 +131,7 @@ func (in *instance) failReload(p *process, why string) {
 func (in *instance) show() {
 	s := Snapshot{
 		InstanceRecord: InstanceRecord{
-			ID: in.id, Index: in.index, Wanted: in.wanted, State: in.state, Reason: in.reason, Gen: in.gen,
+			ID: in.id, Index: in.index, Wanted: in.wanted, State: in.state, Reason: in.reason, Fine: in.fine, Gen: in.gen,
 			Restarts: in.restarts, Streak: in.streak, Created: in.created, Listens: in.listens, Away: in.away,
 			Exits: slices.Clone(in.exits),
 		},

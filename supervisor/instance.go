@@ -21,6 +21,7 @@ type instance struct {
 	publish   func(Snapshot, []Event) // to the board; never blocks for long
 	saved     func()                  // returns when what was published is on disk; may block
 	covered   func() bool             // another instance of the app is online
+	held      func(*config.App) hold  // what its app waits for
 
 	// Without a buffer: a command is taken or refused, never left lying.
 	commands chan command
@@ -38,7 +39,8 @@ type instance struct {
 	budget   time.Duration // for the streams of what a stop ends
 	leaving  bool          // deleted or scaled down: run returns once nothing is alive
 	then     action        // while Stopping: rest, launch or judge
-	plan     string        // the reason that goes with then
+	plan     string        // the reason that goes with then; while Pending: of the launch
+	vain     bool          // while Pending: nothing under way will end it
 	gen      int           // the newest generation
 	cur      *process
 	next     *process   // candidate of a reload
@@ -84,6 +86,7 @@ const (
 	doDrain  trigger = "drain"   // out of traffic
 	doUndo   trigger = "undo"    // back into traffic
 	doGiveUp trigger = "give up" // end the candidate of a reload
+	doLook   trigger = "look"    // what the app depends on has changed
 	doSeen   trigger = "seen"    // nothing: the answer says that all before it was obeyed and shown
 )
 
@@ -98,11 +101,14 @@ type Outcome struct {
 	Reason string
 	Tail   []Line
 	Runs   string // of Abort: the "new" or the "old" version
+
+	NeededBy string   // nobody asked for it, but this app depends on it
+	UsedBy   []string // of what was stopped: running apps that depend on it
 }
 
-func newInstance(w *World, app *config.App, id, index int, publish func(Snapshot, []Event), saved func(), covered func() bool) *instance {
+func newInstance(w *World, app *config.App, id, index int, publish func(Snapshot, []Event), saved func(), covered func() bool, held func(*config.App) hold) *instance {
 	return &instance{
-		id: id, index: index, world: w, publish: publish, saved: saved, covered: covered,
+		id: id, index: index, world: w, publish: publish, saved: saved, covered: covered, held: held,
 		commands: make(chan command),
 		facts:    make(chan genFact, 16),
 		spawned:  make(chan spawnResult, 1),
@@ -233,6 +239,10 @@ func (in *instance) aside(do trigger, app *config.App) bool {
 	case doStay:
 		in.leaving = false
 		in.giveUp("it is wanted again", func(w waiter) bool { return w.want == gone })
+	case doLook:
+		if in.state == Pending {
+			in.fire(onDue, in.plan)
+		}
 	case doSeen, doGiveUp:
 	default:
 		return false
@@ -262,6 +272,8 @@ func (in *instance) perform(a action, reason string) {
 	case ignore, await, replace: // replace is obey's
 	case launch:
 		in.launch(reason)
+	case again:
+		in.spawn(reason)
 	case end:
 		in.end(rest, reason)
 	case endLaunch:
@@ -311,7 +323,27 @@ func (in *instance) rest(reason string) {
 	in.event("stop", "stopped: "+reason)
 }
 
+// launch starts a process as soon as what the app depends on is online. A crash
+// does not come this way: what has run before waits for nobody.
 func (in *instance) launch(reason string) {
+	h := in.held(in.app)
+	if h.why == "" {
+		in.spawn(reason)
+		return
+	}
+	in.alarms.cancel(alarmDue, 0)
+	if in.state == Stopping { // there is still somebody's queue
+		in.limitQueue()
+	}
+	news := in.state != Pending || in.reason != h.why
+	in.become(Pending, h.why)
+	in.plan, in.vain = reason, h.vain
+	if news {
+		in.event("wait", h.why)
+	}
+}
+
+func (in *instance) spawn(reason string) {
 	in.alarms.cancel(alarmDue, 0)
 	in.become(Launching, reason)
 	in.limitQueue()
@@ -387,7 +419,7 @@ func (in *instance) judge() {
 	switch v.To {
 	case Launching:
 		in.restarts++
-		in.launch(v.Reason)
+		in.spawn(v.Reason)
 	case Waiting:
 		in.restarts++
 		in.become(Waiting, v.Reason)
@@ -408,7 +440,7 @@ func (in *instance) judge() {
 }
 
 func (in *instance) become(s State, reason string) {
-	in.state, in.reason, in.nextTry, in.fine = s, reason, time.Time{}, false
+	in.state, in.reason, in.nextTry, in.fine, in.vain = s, reason, time.Time{}, false, false
 }
 
 // find is the living process of a generation, or nil.

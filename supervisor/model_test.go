@@ -117,6 +117,11 @@ func (g *game) anyApp() config.App {
 		app.CronRestart = "*/7 * * * *"
 	}
 	app.MaxMemory = 100
+	for _, other := range names { // circles are refused
+		if other != app.Name && g.rand.IntN(3) == 0 {
+			app.DependsOn = append(app.DependsOn, other)
+		}
+	}
 	g.anyTraffic(&app)
 	return app
 }
@@ -215,7 +220,10 @@ func (g *game) step() {
 
 // succeed lets another daemon take over: what was settled is as it was.
 func (g *game) succeed() {
-	before := g.pictures()
+	before, lives := g.pictures(), map[string]bool{}
+	for _, s := range g.sup().List() {
+		lives[fmt.Sprintf("%s-%d", s.App.Name, s.Index)] = len(g.alive(s.App.Name, s.Index)) > 0
+	}
 	g.successor()
 	after := g.pictures()
 	for name, is := range after {
@@ -225,8 +233,8 @@ func (g *game) succeed() {
 	}
 	for name, was := range before {
 		is, ok := after[name]
-		if !ok && was.State == Stopping && was.PID == 0 && was.Draining == 0 {
-			continue // it was leaving, and its spawn ended with the daemon
+		if !ok && was.State == Stopping && !lives[name] {
+			continue // it was leaving, and its spawns ended with the daemon
 		}
 		if is.ID != was.ID || is.Created != was.Created || is.Gen < was.Gen || is.Restarts < was.Restarts || is.Env != was.Env {
 			g.t.Fatalf("%s was %+v, is %+v", name, was, is)
@@ -280,13 +288,30 @@ func (g *game) check() {
 				current++
 			}
 		}
-		if current > 1 || s.State == Online && current != 1 || (s.State == Waiting || s.State == Stopped || s.State == Errored) && current != 0 {
+		if current > 1 || s.State == Online && current != 1 || (s.State == Pending || s.State == Waiting || s.State == Stopped || s.State == Errored) && current != 0 {
 			g.t.Fatalf("%s-%d is %s with processes %+v", s.App.Name, s.Index, s.State, s.Procs)
 		}
 		g.checkTraffic(s)
+		g.checkWaiting(s)
 		if s.State == Waiting && time.Until(s.NextTry) < 0 {
 			g.t.Fatalf("%s-%d waits for a time that has passed", s.App.Name, s.Index)
 		}
+	}
+}
+
+// checkWaiting: who waits for others does so because of them, as they are now.
+func (g *game) checkWaiting(s Status) {
+	g.t.Helper()
+	if s.State != Pending {
+		return
+	}
+	switch h := g.sup().held(s.App); {
+	case h.why == "":
+		g.t.Fatalf("%s-%d %s, but does not have to\n%s", s.App.Name, s.Index, s.Reason, g.report())
+	case h.why != s.Reason:
+		g.t.Fatalf("%s-%d %s, but in truth it %s\n%s", s.App.Name, s.Index, s.Reason, h.why, g.report())
+	case !s.Wanted:
+		g.t.Fatalf("%s-%d waits, and nobody wants it", s.App.Name, s.Index)
 	}
 }
 

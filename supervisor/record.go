@@ -26,6 +26,7 @@ type InstanceRecord struct {
 	Wanted   bool            `json:"wanted"` // a process is wanted: also after a reboot
 	State    State           `json:"state"`
 	Reason   string          `json:"reason,omitempty"`
+	Fine     bool            `json:"fine,omitempty"` // while Stopped: the last process ended as it was meant to
 	Gen      int             `json:"gen"`
 	Restarts int             `json:"restarts"`
 	Streak   streak          `json:"streak,omitzero"`

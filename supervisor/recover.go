@@ -13,8 +13,12 @@ import (
 // what is: nobody who asks the new daemon is told that a live app is dead.
 func (s *Supervisor) Recover(records []Record, alive []Survivor) {
 	var known sync.WaitGroup
+	var back []func()
 	for i := range records {
-		s.recoverApp(&records[i], alive, &known)
+		back = append(back, s.enlist(&records[i], alive, &known))
+	}
+	for _, bringBack := range back { // when all are on the board: they may depend on each other
+		bringBack()
 	}
 	known.Wait() // no longer than it takes to look at each process
 	s.do(func(b *board) {
@@ -29,7 +33,9 @@ func (s *Supervisor) Recover(records []Record, alive []Survivor) {
 	})
 }
 
-func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGroup) {
+// enlist puts an app on the board as its record has it, and returns what brings
+// it back.
+func (s *Supervisor) enlist(r *Record, alive []Survivor, known *sync.WaitGroup) (bringBack func()) {
 	a := newApp(s, &r.App)
 	e := &entry{app: a, spec: &r.App, places: map[int]Snapshot{}, usage: map[int]Usage{}, counts: map[int]map[int]Count{}}
 	a.leaving, e.leaving = r.Leaving, r.Leaving
@@ -47,9 +53,13 @@ func (s *Supervisor) recoverApp(r *Record, alive []Survivor, known *sync.WaitGro
 		b.entries[a.name] = e
 		s.forget(b, e)
 	})
+	return func() { s.bringBack(a, r, places, alive, known) }
+}
+
+func (s *Supervisor) bringBack(a *app, r *Record, places []InstanceRecord, alive []Survivor, known *sync.WaitGroup) {
 	for _, ir := range places {
 		mine := slices.DeleteFunc(slices.Clone(alive), func(l Survivor) bool { return l.App != a.name || l.Index != ir.Index })
-		in := newInstance(s.world, &r.App, ir.ID, ir.Index, s.publisher(a), s.synced, s.covered(a, ir.Index))
+		in := newInstance(s.world, &r.App, ir.ID, ir.Index, s.publisher(a), s.synced, s.covered(a, ir.Index), s.held)
 		if ir.Wanted {
 			a.resting = false
 		}
@@ -194,6 +204,7 @@ func (in *instance) resume(was InstanceRecord) {
 		in.launch("started again by a new daemon")
 	case in.cur == nil && in.empty():
 		in.become(Stopped, was.Reason)
+		in.fine = was.Fine
 		in.world.Release(in.app.Name, in.index) // the daemon before may not have got to it
 	case in.cur == nil:
 		in.rest(was.Reason)

@@ -18,13 +18,16 @@ const (
 	// alive. What comes after it is the instance's field "then"; only deaths
 	// lead out of it.
 	Stopping State = "stopping"
+	// Pending: a process is wanted as soon as what the app depends on is online
+	// (gate.go).
+	Pending State = "waiting"
 	// Waiting: a restart is due at a known time.
 	Waiting State = "waiting restart"
 	// Errored: too many unstable deaths in a row; only a command leaves it.
 	Errored State = "errored"
 )
 
-var states = []State{Stopped, Launching, Online, Stopping, Waiting, Errored}
+var states = []State{Stopped, Launching, Online, Stopping, Pending, Waiting, Errored}
 
 // trigger is what can happen to an instance: a command, a fact about its
 // current process, or its timer.
@@ -38,7 +41,7 @@ const (
 	onReady    trigger = "ready"     // the current process is ready
 	onNotReady trigger = "not ready" // it is not, and its time is over
 	onDeath    trigger = "death"     // it ended, or could not be spawned
-	onDue      trigger = "due"       // the restart timer fired
+	onDue      trigger = "due"       // the restart timer fired; while Pending: what it waits for has changed
 )
 
 var triggers = []trigger{onStart, onStop, onRestart, onReload, onReady, onNotReady, onDeath, onDue}
@@ -50,7 +53,8 @@ type action string
 const (
 	ignore     action = "-"       // cannot happen, or changes nothing
 	await      action = "await"   // already on the way there: the caller waits with the others
-	launch     action = "launch"  // spawn the next generation
+	launch     action = "launch"  // spawn the next generation, or wait for what the app depends on
+	again      action = "again"   // spawn it after a death, whatever the app depends on
 	end        action = "end"     // stop ladder, then stay stopped
 	endLaunch  action = "end+"    // stop ladder, then launch
 	endJudge   action = "end?"    // stop ladder, then judge: it was not ready
@@ -71,10 +75,12 @@ const (
 //	online      await    end      end+     replace  -        -          judge    -
 //	stopping    then +   then -   then +   then +   -        -          settle   -
 //	waiting     launch   rest     launch   launch   -        -          -        launch
+//	waiting re  launch   rest     launch   launch   -        -          -        again
 //	errored     launch   rest     launch   launch   -        -          -        -
 //
-// judge leads to launching, waiting restart, stopped or errored; settle to
-// stopped, launching, or through judge. Whatever would lead to stopped leads to
+// launch leads to launching, or to waiting (for what the app depends on); judge
+// to launching, waiting restart, stopped or errored; settle to stopped, through
+// launch, or through judge. Whatever would lead to stopped leads to
 // stopping while an outgoing process is alive. A reload during launching starts
 // over: what is launching may have read the old program or config, and serves
 // nobody yet. During a reload of an online instance a second process (the
@@ -86,21 +92,23 @@ var transitions = map[State]map[trigger]action{
 	Launching: row(await, end, endLaunch, endLaunch, goOnline, endJudge, judge, ignore),
 	Online:    row(await, end, endLaunch, replace, ignore, ignore, judge, ignore),
 	Stopping:  row(thenLaunch, thenStop, thenLaunch, thenLaunch, ignore, ignore, settle, ignore),
-	Waiting:   row(launch, rest, launch, launch, ignore, ignore, ignore, launch),
+	Pending:   row(launch, rest, launch, launch, ignore, ignore, ignore, launch),
+	Waiting:   row(launch, rest, launch, launch, ignore, ignore, ignore, again),
 	Errored:   row(launch, rest, launch, launch, ignore, ignore, ignore, ignore),
 }
 
 // leadsTo is where an action may leave an instance; empty: where it was.
 var leadsTo = map[action][]State{
 	ignore: nil, await: nil, replace: nil, thenStop: nil,
-	launch:     {Launching},
+	launch:     {Launching, Pending},
+	again:      {Launching},
 	end:        {Stopping},
 	endLaunch:  {Stopping},
 	endJudge:   {Stopping},
-	thenLaunch: {Stopping, Launching},
+	thenLaunch: {Stopping, Launching, Pending},
 	goOnline:   {Online},
 	judge:      {Launching, Waiting, Stopped, Errored, Stopping},
-	settle:     {Stopped, Launching, Waiting, Errored, Stopping},
+	settle:     {Stopped, Launching, Pending, Waiting, Errored, Stopping},
 	rest:       {Stopped, Stopping},
 }
 

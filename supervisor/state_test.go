@@ -58,6 +58,7 @@ type still struct {
 	t       *testing.T
 	signals []string
 	last    Snapshot
+	lacks   hold
 }
 
 func newStill(t *testing.T) *still {
@@ -80,7 +81,7 @@ func newStill(t *testing.T) *still {
 	}
 	app := webApp("web", 1)
 	app.WaitReady = true
-	s.instance = newInstance(w, &app, 7, 0, func(snap Snapshot, _ []Event) { s.last = snap }, func() {}, func() bool { return false })
+	s.instance = newInstance(w, &app, 7, 0, func(snap Snapshot, _ []Event) { s.last = snap }, func() {}, func() bool { return false }, func(*config.App) hold { return s.lacks })
 	t.Cleanup(func() { close(s.done) })
 	return s
 }
@@ -116,6 +117,10 @@ func (s *still) reach(want State) {
 	case Stopping:
 		s.reach(Online)
 		s.command(onStop)
+	case Pending:
+		s.lacks = hold{why: "waits for bus to be online"}
+		s.command(onStart)
+		s.lacks = hold{}
 	case Waiting:
 		s.reach(Launching)
 		s.die(s.cur)
@@ -164,7 +169,7 @@ func TestEveryTransition(t *testing.T) {
 				do := transitions[from][tr]
 				s.pull(tr)
 				s.checkLanding(from, do)
-				spawned := do == launch || do == replace || do == judge
+				spawned := do == launch || do == again || do == replace || do == judge
 				if spawned && s.gen != gen+1 || !spawned && s.gen != gen {
 					t.Errorf("%s: generation %d after %d", do, s.gen, gen)
 				}
@@ -194,7 +199,7 @@ func (s *still) checkLanding(from State, do action) {
 // The same with an outgoing process of a reload still alive: whatever leads to
 // stopped leads to stopping, and there is no state it cannot be left from.
 func TestEveryTransitionWhileDraining(t *testing.T) {
-	for _, from := range []State{Launching, Online, Stopping, Waiting, Errored} {
+	for _, from := range []State{Launching, Online, Stopping, Pending, Waiting, Errored} {
 		for _, tr := range triggers {
 			t.Run(string(from)+" "+string(tr), func(t *testing.T) {
 				s := newStill(t)
@@ -242,6 +247,11 @@ func (s *still) drainThenReach(want State) {
 		s.spawnDone()
 	case Stopping:
 		s.command(onStop)
+	case Pending:
+		s.lacks = hold{why: "waits for bus to be online"}
+		s.command(onRestart)
+		s.die(s.cur)
+		s.lacks = hold{}
 	case Waiting:
 		for range 2 {
 			s.die(s.cur)

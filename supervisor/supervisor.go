@@ -110,41 +110,26 @@ func (s *Supervisor) History(app string, id, n int) (r []Event) {
 
 // Start adds apps, or restarts those whose name is taken with the new config
 // (reload: replaces them one by one). It returns when every instance is online
-// or has failed, or when ctx ends.
-func (s *Supervisor) Start(ctx context.Context, specs []config.App, reload bool) []Outcome {
-	_, waits := s.begin(ctx, specs, reload)
-	return s.gather(waits)
+// or has failed, or when ctx ends. offers are apps that are only to be started
+// if the others depend on them and they do not run.
+func (s *Supervisor) Start(ctx context.Context, specs []config.App, reload bool, offers ...config.App) []Outcome {
+	return s.inTurn(ctx, s.jobs(specs, offers, reload))
 }
 
 // Begin is Start for a caller who does not wait: when it returns the apps are
-// in the list and on their way.
-func (s *Supervisor) Begin(ctx context.Context, specs []config.App, reload bool) {
-	apps, _ := s.begin(ctx, specs, reload)
-	var waits []func() []Outcome
-	for _, a := range apps {
-		waits = append(waits, s.order(ctx, a, order{do: doSeen}))
+// in the list and on their way, or have their turn after others.
+func (s *Supervisor) Begin(ctx context.Context, specs []config.App, reload bool, offers ...config.App) {
+	jobs := s.jobs(specs, offers, reload)
+	for _, j := range jobs {
+		j.seen = true
 	}
-	s.gather(waits)
-}
-
-func (s *Supervisor) begin(ctx context.Context, specs []config.App, reload bool) (apps []*app, waits []func() []Outcome) {
-	for i := range specs {
-		spec := &specs[i]
-		a, isNew := s.enter(spec)
-		o := order{do: onStart, spec: spec, reason: "started by its user"}
-		switch {
-		case a == nil:
-			waits = append(waits, refused(spec.Name, "gpm is ending"))
-			continue
-		case !isNew && reload:
-			o.do, o.reason = onReload, "reloaded with a new config"
-		case !isNew:
-			o.do, o.reason = onRestart, "restarted with a new config"
+	s.setOff(context.WithoutCancel(ctx), jobs)
+	for _, j := range jobs {
+		if j.prompt {
+			<-j.begun
 		}
-		apps = append(apps, a)
-		waits = append(waits, s.order(ctx, a, o))
 	}
-	return apps, waits
+	s.do(func(*board) {})
 }
 
 // Register adds apps as stopped. Names that are taken are left alone.
@@ -215,16 +200,6 @@ func refused(app, why string) func() []Outcome {
 	return func() []Outcome { return []Outcome{{ID: -1, Name: app, Index: -1, Reason: why}} }
 }
 
-// gather waits for all outcomes. What they tell of has been given to the world's
-// Save and Forget then, so that a Sync after it is about them, too.
-func (s *Supervisor) gather(waits []func() []Outcome) (r []Outcome) {
-	for _, w := range waits {
-		r = append(r, w()...)
-	}
-	s.do(func(*board) {})
-	return r
-}
-
 // Verb is what Act can do to targets.
 type Verb string
 
@@ -277,17 +252,15 @@ func (s *Supervisor) Act(ctx context.Context, v Verb, targets []string, respec f
 			return nil, err
 		}
 	}
-	var waits []func() []Outcome
-	for _, c := range chosen {
-		o := verbs[v]
-		o.indices = c.indices
-		if respec != nil && (v == Start || v == Restart || v == Reload) {
-			spec := respec(*c.spec)
-			o.spec = &spec
+	var jobs []*job
+	s.do(func(b *board) { jobs = b.plan(v, chosen) })
+	for _, j := range jobs {
+		if respec != nil && j.comesUp() {
+			spec := respec(*j.spec)
+			j.order.spec = &spec
 		}
-		waits = append(waits, s.order(ctx, c.app, o))
 	}
-	return s.gather(waits), nil
+	return s.inTurn(ctx, arrange(s.withNeeds(jobs, nil))), nil
 }
 
 // whole: of single instances only the highest could be deleted without leaving
@@ -315,7 +288,9 @@ func (s *Supervisor) Scale(ctx context.Context, target, count string) ([]Outcome
 	if err != nil {
 		return nil, err
 	}
-	return s.gather([]func() []Outcome{s.order(ctx, c.app, order{do: doScale, count: n})}), nil
+	r := s.order(ctx, c.app, order{do: doScale, count: n})()
+	s.do(func(*board) {}) // as in inTurn
+	return r, nil
 }
 
 // maxInstances of one app: beyond it something else is wrong.
@@ -366,16 +341,17 @@ func (s *Supervisor) Match(targets []string) (r []Status, err error) {
 // they are, so that the next gpm starts what was wanted; otherwise each app is
 // forgotten when it is gone.
 func (s *Supervisor) Shutdown(ctx context.Context, keep bool) []Outcome {
-	var apps []*app
+	var jobs []*job
 	s.do(func(b *board) {
 		b.frozen, b.keep = true, keep
 		for _, name := range slices.Sorted(maps.Keys(b.entries)) {
-			apps = append(apps, b.entries[name].app)
+			e := b.entries[name]
+			jobs = append(jobs, &job{app: e.app, name: name, spec: e.spec, order: order{do: doLeave, reason: "gpm is ending", drain: drainShutdown}})
+		}
+		b.claim(jobs)
+		for _, j := range jobs {
+			j.number = 0 // no later command overrules this one
 		}
 	})
-	var waits []func() []Outcome
-	for _, a := range apps {
-		waits = append(waits, s.order(ctx, a, order{do: doLeave, reason: "gpm is ending", drain: drainShutdown}))
-	}
-	return s.gather(waits)
+	return s.inTurn(ctx, arrange(jobs))
 }

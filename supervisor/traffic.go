@@ -115,7 +115,7 @@ func (in *instance) heal(p *process) {
 // now on rather than left hanging.
 func (in *instance) queueOver() {
 	switch {
-	case in.state == Waiting:
+	case in.state == Waiting || in.state == Pending:
 		in.world.Release(in.app.Name, in.index)
 	case in.state == Launching && in.cur != nil:
 		in.world.Route(in.app.Name, in.index, in.cur.gen, Away)

@@ -24,7 +24,9 @@ func (in *instance) answer() {
 	for i := range in.waiters {
 		if w := &in.waiters[i]; w.out == nil && in.missed(w.want) {
 			out := in.outcome(false, in.reason)
-			w.out, w.gen = &out, in.died.Gen
+			if w.out = &out; in.state != Pending { // else no death is to blame
+				w.gen = in.died.Gen
+			}
 		}
 	}
 	in.waiters = slices.DeleteFunc(in.waiters, func(w waiter) bool {
@@ -59,7 +61,7 @@ func (in *instance) met(w waiter) bool {
 func (in *instance) missed(want State) bool {
 	switch want {
 	case Online:
-		return in.state == Waiting || in.state == Errored || in.state == Stopped
+		return in.state == Waiting || in.state == Errored || in.state == Stopped || in.state == Pending && in.vain
 	case Stopped:
 		return in.state != Stopping
 	}

@@ -429,6 +429,7 @@ func (d *fakeDaemon) launch(ctx context.Context, l Launch) (*Process, error) {
 		return nil, errors.New(script.spawnErr)
 	}
 	m.checkPlace(l)
+	m.checkDepends(l)
 	m.pid++
 	p := &fakeProc{
 		m: m, l: l, life: script, pid: m.pid, started: time.Now(), alive: true, report: l.Report,
@@ -447,7 +448,8 @@ func (d *fakeDaemon) launch(ctx context.Context, l Launch) (*Process, error) {
 }
 
 // checkPlace: besides the new process there are in a place at most the current
-// one and one that is about to be told to end, and no generation comes twice.
+// one and one that is about to be told to end, apart from those that drain, and
+// no generation comes twice.
 func (m *machine) checkPlace(l Launch) {
 	others := 0
 	for _, p := range m.procs {
@@ -460,12 +462,22 @@ func (m *machine) checkPlace(l Launch) {
 		if p.alive && p.l.Gen == l.Gen {
 			m.t.Errorf("%s-%d: generation %d twice", l.App.Name, l.Index, l.Gen)
 		}
-		if p.alive && len(p.signals) == 0 {
+		if p.alive && len(p.signals) == 0 && p.away.IsZero() {
 			others++
 		}
 	}
 	if others > 2 {
 		m.t.Errorf("%s-%d: generation %d is launched beside %d others", l.App.Name, l.Index, l.Gen, others)
+	}
+}
+
+// checkDepends: before the first process of an app all that it depends on has
+// had one.
+func (m *machine) checkDepends(l Launch) {
+	for _, name := range l.App.DependsOn {
+		if l.Gen == 1 && !slices.ContainsFunc(m.procs, func(p *fakeProc) bool { return p.l.App.Name == name }) {
+			m.t.Errorf("%s-%d is launched, but there never was a process of %s", l.App.Name, l.Index, name)
+		}
 	}
 }
 

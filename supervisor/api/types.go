@@ -22,6 +22,7 @@ const (
 	Launching Status = "launching"
 	Online    Status = "online"
 	Stopping  Status = "stopping"
+	Pending   Status = "waiting" // for an app that it depends on; not PM2's
 	Waiting   Status = "waiting restart"
 	Errored   Status = "errored"
 )
@@ -61,6 +62,7 @@ type Instance struct {
 	Outgoing []Outgoing `json:"outgoing,omitempty"` // processes that drain or are being ended, oldest first
 	Standby  int        `json:"standby,omitempty"`  // of the app: warm processes that wait for a place
 
+	DependsOn []string   `json:"depends_on,omitempty"` // of the app
 	Watching  bool       `json:"watching"`
 	Hold      string     `json:"hold"` // "held", "off" (hold: false), or "unavailable: <why>"
 	Listeners []Listener `json:"listeners,omitempty"`
@@ -150,7 +152,7 @@ type LogLine struct {
 type Event struct {
 	Seq      uint64    `json:"seq"`
 	At       time.Time `json:"at"`
-	Kind     string    `json:"kind"` // "start", "online", "exit", "restart", "reload", "stop", "delete", "errored", "watch", "listen", "conflict", "log", "daemon", "rollout"
+	Kind     string    `json:"kind"` // "start", "online", "exit", "restart", "reload", "wait", "stop", "delete", "errored", "watch", "listen", "conflict", "log", "daemon", "rollout"
 	App      string    `json:"app,omitempty"`
 	ID       int       `json:"id"`       // -1: of the app or the daemon, not of an instance
 	Instance int       `json:"instance"` // -1: as above
@@ -175,6 +177,7 @@ type Progress struct {
 // are restarted with the new config (reloaded with Reload), others are added.
 type StartRequest struct {
 	Apps   []config.App `json:"apps"`
+	Needs  []config.App `json:"needs,omitempty"` // started only if one of the others depends on them and they do not run
 	Reload bool         `json:"reload,omitempty"`
 	Force  bool         `json:"force,omitempty"` // a second app with a used name is refused unless set
 	NoWait bool         `json:"no_wait,omitempty"`
@@ -203,9 +206,11 @@ type Outcome struct {
 	Status   Status    `json:"status"`
 	PID      int       `json:"pid"`
 	OK       bool      `json:"ok"`
-	Reason   string    `json:"reason,omitempty"` // why not OK
-	Tail     []LogLine `json:"tail,omitempty"`   // last log lines, if not OK
-	Runs     Edition   `json:"runs,omitempty"`   // abort: which version it runs
+	Reason   string    `json:"reason,omitempty"`    // why not OK
+	Tail     []LogLine `json:"tail,omitempty"`      // last log lines, if not OK
+	Runs     Edition   `json:"runs,omitempty"`      // abort: which version it runs
+	NeededBy string    `json:"needed_by,omitempty"` // nobody asked for it, but this app depends on it
+	UsedBy   []string  `json:"used_by,omitempty"`   // stop, delete: running apps that depend on it
 }
 
 // Edition tells the two versions of an app in a rollout apart.

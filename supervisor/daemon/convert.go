@@ -23,7 +23,7 @@ func (d *daemon) instance(s supervisor.Status) api.Instance {
 		Restarts: s.Restarts, Unstable: s.Streak.Unstable, Created: s.Created, Started: s.Started,
 		Standby: d.hands.standbys(s.App.Name),
 		Traffic: api.Traffic(s.Traffic), Health: s.Health,
-		CPU: s.CPU, Memory: s.Memory, Watching: s.Watching, Hold: s.Hold,
+		CPU: s.CPU, Memory: s.Memory, DependsOn: s.App.DependsOn, Watching: s.Watching, Hold: s.Hold,
 		OutFile: out, ErrorFile: errs,
 	}
 	if !s.NextTry.IsZero() {
@@ -128,7 +128,7 @@ func eventOf(e supervisor.Event) api.Event {
 func resultOf(out []supervisor.Outcome) api.Result {
 	r := api.Result{Instances: []api.Outcome{}}
 	for _, o := range out {
-		a := api.Outcome{ID: o.ID, Name: o.Name, Instance: o.Index, Status: api.Status(o.State), PID: o.PID, OK: o.OK, Reason: o.Reason, Runs: api.Edition(o.Runs)}
+		a := api.Outcome{ID: o.ID, Name: o.Name, Instance: o.Index, Status: api.Status(o.State), PID: o.PID, OK: o.OK, Reason: o.Reason, Runs: api.Edition(o.Runs), NeededBy: o.NeededBy, UsedBy: o.UsedBy}
 		for _, l := range o.Tail {
 			a.Tail = append(a.Tail, lineOf(l, o.ID, o.Name, o.Index))
 		}

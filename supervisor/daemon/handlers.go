@@ -116,22 +116,34 @@ func (d *daemon) start(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &req) {
 		return
 	}
-	if err := startable(req.Apps); err != nil {
+	err := startable(req.Apps)
+	if err == nil {
+		err = sound(req.Needs)
+	}
+	if err != nil {
 		fail(w, err)
 		return
 	}
 	ctx, cancel := acting(r)
 	defer cancel()
 	if req.NoWait {
-		d.brain.Begin(ctx, req.Apps, req.Reload)
+		d.brain.Begin(ctx, req.Apps, req.Reload, req.Needs...)
 		d.done(w)(nil, nil)
 		return
 	}
-	d.done(w)(d.brain.Start(ctx, req.Apps, req.Reload), nil)
+	d.done(w)(d.brain.Start(ctx, req.Apps, req.Reload, req.Needs...), nil)
 }
 
 // startable checks apps as a whole: nothing is started of what is half good.
 func startable(apps []config.App) error {
+	if len(apps) == 0 {
+		return &api.Error{Kind: api.KindInvalid, Message: "no apps in the request"}
+	}
+	return sound(apps)
+}
+
+// sound checks each app, and that no name is there twice.
+func sound(apps []config.App) error {
 	names := map[string]bool{}
 	for i := range apps {
 		app := &apps[i]
@@ -143,9 +155,6 @@ func startable(apps []config.App) error {
 			return &api.Error{Kind: api.KindInvalid, Message: fmt.Sprintf("two apps named %q in one request", app.Name)}
 		}
 		names[app.Name] = true
-	}
-	if len(apps) == 0 {
-		return &api.Error{Kind: api.KindInvalid, Message: "no apps in the request"}
 	}
 	return nil
 }

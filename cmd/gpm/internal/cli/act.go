@@ -105,10 +105,11 @@ func (s *session) runningApps(ctx context.Context, files []string, o *startOptio
 	}
 	have := known{l.Instances}
 	for _, f := range files {
-		apps, err := s.load(ctx, f, o)
+		all, err := s.load(ctx, f, o)
 		if err != nil {
 			return nil, err
 		}
+		apps, _ := o.asked(all)
 		for _, a := range apps {
 			switch {
 			case len(have.app(a.Name)) == 0:
@@ -129,6 +130,7 @@ func (s *session) report(ctx context.Context, r api.Result, v verb) error {
 	for _, o := range r.Instances {
 		s.printOutcome(o, v.done)
 	}
+	s.warnUsers(r)
 	if len(r.Instances) == 0 {
 		s.out.Println("nothing to " + v.name)
 	}
@@ -148,6 +150,19 @@ func (s *session) report(ctx context.Context, r api.Result, v verb) error {
 		s.say.Hint(fmt.Sprintf("gpm describe %[1]d, gpm logs %[1]d", failed[0].ID) + v.tip)
 	}
 	return errSaid
+}
+
+// warnUsers names the apps that go on without what was stopped, once each.
+func (s *session) warnUsers(r api.Result) {
+	said := map[string]bool{}
+	for _, o := range r.Instances {
+		for _, user := range o.UsedBy {
+			if text := fmt.Sprintf("%s goes on without %s, which it depends on", term.Clean(user), term.Clean(o.Name)); !said[text] {
+				said[text] = true
+				s.say.Warning(text)
+			}
+		}
+	}
 }
 
 // untouched tells that an instance goes on as it was: a rollout ended before it.
@@ -179,27 +194,31 @@ func (s *session) printOutcome(o api.Outcome, done string) {
 	if o.PID > 0 && done == "" {
 		line += fmt.Sprintf(" (pid %d)", o.PID)
 	}
+	if o.NeededBy != "" {
+		line += ", because " + term.Clean(o.NeededBy) + " depends on it"
+	}
 	s.out.Println(line)
 }
 
 // startFiles starts or restarts the apps of config files with what the files say now.
 func (s *session) startFiles(ctx context.Context, files []string, o *startOptions, reload bool) (api.Result, error) {
-	var apps []config.App
+	var apps, needs []config.App
 	for _, f := range files {
-		more, err := s.load(ctx, f, o)
+		all, err := s.load(ctx, f, o)
 		if err != nil {
 			return api.Result{}, err
 		}
-		apps = append(apps, more...)
+		more, needed := o.asked(all)
+		apps, needs = append(apps, more...), append(needs, needed...)
 	}
-	return s.startApps(ctx, apps, o, reload)
+	return s.startApps(ctx, apps, needs, o, reload)
 }
 
-func (s *session) startApps(ctx context.Context, apps []config.App, o *startOptions, reload bool) (api.Result, error) {
+func (s *session) startApps(ctx context.Context, apps, needs []config.App, o *startOptions, reload bool) (api.Result, error) {
 	if err := s.ensureDaemon(ctx); err != nil {
 		return api.Result{}, err
 	}
-	r := api.StartRequest{Apps: apps, Reload: reload}
+	r := api.StartRequest{Apps: apps, Needs: needs, Reload: reload}
 	if o != nil {
 		r.Force, r.NoWait = o.force, o.noWait
 	}

@@ -108,6 +108,7 @@ func (s *session) facts(d *api.Description, now time.Time) [][2]string {
 	add("traffic", trafficText(i), i.Traffic != "")
 	add("streams", streamsText(i, now), i.Traffic != "" || i.Streams > 0)
 	add("health", i.Health, i.Health != "")
+	add("depends on", strings.Join(app.DependsOn, ", "), len(app.DependsOn) > 0)
 	add("draining", plural(leaving(i), "old process", "old processes"), leaving(i) > 0)
 	add("standby", fmt.Sprintf("%d of %d wait", i.Standby, d.App.Standby), d.App.Standby > 0)
 	add("log problem", i.LogProblem, i.LogProblem != "")

@@ -23,7 +23,8 @@ import (
 // fake is a daemon that starts nothing: its processes are numbers. What would
 // become of an app it reads in the app's script: one that says "exit 1" ends so,
 // one that says "takes long" is half replaced by a reload until that is aborted,
-// and each "stream" is one, which ends with a look at it once it is drained.
+// and each "stream" is one, which ends with a look at it once it is drained. An
+// app that depends on one which is not online waits.
 type fake struct {
 	home string
 	end  chan struct{}
@@ -154,7 +155,11 @@ func (f *fake) act(name string, r *http.Request) (any, error) {
 	}
 	switch name {
 	case api.RouteStop:
-		return f.each(req.Targets, f.halt)
+		res, err := f.each(req.Targets, f.halt)
+		for n := range res.Instances {
+			res.Instances[n].UsedBy = f.usersOf(res.Instances[n].Name)
+		}
+		return res, err
 	case api.RouteReload:
 		return f.reload(req)
 	case api.RouteDrain:
@@ -242,7 +247,7 @@ func (f *fake) each(targets []string, do func(*api.Instance)) (api.Result, error
 }
 
 func (f *fake) outcome(i api.Instance) api.Outcome {
-	o := api.Outcome{ID: i.ID, Name: i.Name, Instance: i.Instance, Status: i.Status, PID: i.PID, OK: i.LastExit == nil}
+	o := api.Outcome{ID: i.ID, Name: i.Name, Instance: i.Instance, Status: i.Status, PID: i.PID, OK: i.LastExit == nil && i.Status != api.Pending}
 	if !o.OK {
 		o.Reason, o.Tail = i.Reason, f.lines(i)
 	}
@@ -308,7 +313,30 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) halt(i *api.Instance) { i.Status, i.PID, i.Reason, i.NextTry = api.Stopped, 0, "", nil }
 
+// usersOf is the apps that are online and depend on one.
+func (f *fake) usersOf(name string) (users []string) {
+	for _, i := range f.list {
+		if i.Status == api.Online && slices.Contains(i.DependsOn, name) {
+			users = append(users, i.Name)
+		}
+	}
+	return users
+}
+
+// online tells whether all instances of an app are.
+func (f *fake) online(name string) bool {
+	found, err := f.find([]string{name})
+	return err == nil && !slices.ContainsFunc(found, func(i api.Instance) bool { return i.Status != api.Online })
+}
+
 func (f *fake) run(i *api.Instance) {
+	for _, name := range i.DependsOn {
+		if !f.online(name) {
+			f.halt(i)
+			i.Status, i.Reason = api.Pending, "waits for "+name+", which is errored; gpm start "+name+" lets it go on"
+			return
+		}
+	}
 	i.Status, i.Started, i.Reason = api.Online, time.Now(), ""
 	f.procs++
 	i.PID, i.Generation, i.Memory, i.Traffic = 20000+f.procs, i.Generation+1, 51<<20, api.Serving
@@ -347,6 +375,16 @@ func (f *fake) lines(i api.Instance) []api.LogLine {
 
 func (f *fake) start(req api.StartRequest) api.Result {
 	res := api.Result{}
+	for _, need := range req.Needs {
+		if f.online(need.Name) {
+			continue
+		}
+		more := f.start(api.StartRequest{Apps: []config.App{need}})
+		for _, o := range more.Instances {
+			o.NeededBy = req.Apps[0].Name
+			res.Instances = append(res.Instances, o)
+		}
+	}
 	for _, a := range req.Apps {
 		old, err := f.find([]string{a.Name})
 		f.apps[a.Name] = a
@@ -366,7 +404,7 @@ func (f *fake) add(a config.App, n int) api.Instance {
 		f.next = 0
 	}
 	i := api.Instance{ID: f.next, Name: a.Name, Namespace: a.Namespace, Instance: n, Mode: a.ExecMode, User: "me",
-		Created: time.Now(), Hold: "held", OutFile: a.OutFile, ErrorFile: a.ErrorFile, Watching: len(a.Watch) > 0}
+		Created: time.Now(), Hold: "held", OutFile: a.OutFile, ErrorFile: a.ErrorFile, Watching: len(a.Watch) > 0, DependsOn: a.DependsOn}
 	f.next++
 	f.run(&i)
 	f.list = append(f.list, i)

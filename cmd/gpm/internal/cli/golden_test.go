@@ -83,6 +83,10 @@ func sample() []api.Instance {
 		of(5, "a service with a name that is far too long for any table", 0, func(i *api.Instance) {
 			i.Status, i.Namespace, i.Started = api.Launching, "blue", noon.Add(-time.Second)
 		}),
+		of(9, "ui", 0, func(i *api.Instance) {
+			down(i)
+			i.Status, i.Reason = api.Pending, "waits for embeddings, which is errored; gpm start embeddings lets it go on"
+		}),
 	}
 }
 
@@ -116,7 +120,7 @@ func describe(env bool) *api.Description {
 	return &api.Description{
 		Instance: i,
 		App: config.App{Name: i.Name, Script: "/srv/chat.js", Args: []string{"--port", "8080"}, Interpreter: "/usr/bin/node",
-			Cwd: "/srv", Instances: 2, ExecMode: "fork", Env: map[string]string{"TOKEN": secret}, KillTimeout: config.Duration(5 * time.Second),
+			Cwd: "/srv", Instances: 2, ExecMode: "fork", Env: map[string]string{"TOKEN": secret}, KillTimeout: config.Duration(5 * time.Second), DependsOn: []string{"embeddings", "bus"},
 			File: "/srv/app.json", Line: 4, MaxMemory: 512 << 20},
 		Exits: []api.Exit{{At: noon, PID: 99, Code: 1, Uptime: config.Duration(90 * time.Second), Reason: "exited with code 1",
 			Tail: []api.LogLine{{Stream: "err", Text: "no \x1b[31mdatabase"}}}},

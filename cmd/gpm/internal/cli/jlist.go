@@ -73,12 +73,14 @@ type extras struct {
 	Standby   int            `json:"standby"`
 	Listeners []api.Listener `json:"listeners"`
 	Ages      []api.AgeCount `json:"ages"`
+	DependsOn []string       `json:"depends_on"`
 }
 
 func extrasOf(d *api.Description) extras {
 	return extras{
 		Streams: d.Streams, Idle: d.Idle, Queue: d.Queue, Traffic: d.Traffic, Steering: d.Steering, Health: d.Health,
 		Draining: d.Draining, Outgoing: nonNil(d.Outgoing), Standby: d.Standby, Listeners: nonNil(d.Listeners), Ages: nonNil(d.Ages),
+		DependsOn: nonNil(d.DependsOn),
 	}
 }
 
@@ -96,9 +98,13 @@ func pm2Row(d *api.Description, env bool) pm2Process {
 			out[k] = v
 		}
 	}
+	status := i.Status
+	if status == api.Pending { // PM2 has no word for it
+		status = api.Launching
+	}
 	for k, v := range map[string]any{
 		"name": i.Name, "namespace": i.Namespace, "version": cmp.Or(i.Version, missing), "node_version": missing,
-		"pm_id": i.ID, "status": i.Status, "username": i.User, "unique_id": uniqueID(i),
+		"pm_id": i.ID, "status": status, "username": i.User, "unique_id": uniqueID(i),
 		"pm_uptime": millis(i.Started), "created_at": millis(i.Created),
 		"restart_time": i.Restarts, "unstable_restarts": i.Unstable, "exit_code": exitCode(i.LastExit),
 		"exec_mode": i.Mode + "_mode", "exec_interpreter": interpreter, "node_args": nonNil(app.InterpreterArgs),

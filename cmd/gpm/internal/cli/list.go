@@ -172,7 +172,7 @@ func statusColour(status api.Status) term.Colour {
 		return term.Green
 	case api.Launching, api.Stopping:
 		return term.Blue
-	case api.Waiting:
+	case api.Waiting, api.Pending:
 		return term.Yellow
 	case api.Stopped, api.Errored:
 		return term.Red
@@ -193,6 +193,8 @@ func (s *session) whyLines(i api.Instance, now time.Time) []string {
 			why += ", next in " + term.Wait(i.NextTry.Sub(now))
 		}
 		lines = append(lines, why)
+	case api.Pending:
+		lines = append(lines, cmp.Or(reason(i), "waits for what it depends on"))
 	case api.Stopped:
 		// One that a user stopped needs no words; one that failed by itself does.
 		if i.LastExit != nil && i.LastExit.Code > 0 && i.Reason != "" {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,19 @@ func (s *session) load(ctx context.Context, file string, o *startOptions) ([]con
 		return config.Parse(file, text, opts)
 	}
 	return config.Load(file, opts)
+}
+
+// asked cuts the apps of a config file in those that --only names, or all, and
+// those that came with them because they are needed.
+func (o *startOptions) asked(all []config.App) (asked, needed []config.App) {
+	for _, a := range all {
+		if len(o.only) == 0 || slices.Contains(o.only, a.Name) {
+			asked = append(asked, a)
+		} else {
+			needed = append(needed, a)
+		}
+	}
+	return asked, needed
 }
 
 // fromScript is the app of a script or command line.

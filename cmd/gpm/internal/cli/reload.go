@@ -18,7 +18,8 @@ If a new process does not get ready, it is ended, the old one goes on and the
 rollout is over: exit code 1. So it is with Ctrl-C (exit code 130): each instance
 stays with the version that it has, and gpm says which. If gpm reload itself is
 killed, the rollout goes on.
-With a config file its apps get the options that the file says now.`,
+With a config file its apps get the options that the file says now. An app has
+its turn after what it depends on, and is left alone if that fails.`,
 	}
 	v := verb{name: "reload", call: s.client.Reload, fill: true, rolls: true,
 		tip: "; if it cannot run beside the old process: gpm restart"}

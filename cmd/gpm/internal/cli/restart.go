@@ -10,7 +10,8 @@ func (s *session) restart() *cobra.Command {
 meanwhile: new connections wait and none is refused, but streams end with their
 process, at the latest after kill_timeout; gpm reload lets them finish.
 With a config file its apps get the options that the file says now, and those
-that do not run yet are started.`,
+that do not run yet are started. An app has its turn when what it depends on is
+online again, and is left alone if that fails.`,
 	}
 	v := verb{name: "restart", call: s.client.Restart, list: true, fill: true}
 	return s.actVerb(v, c, func(o *startOptions) { o.againFlags(c) })

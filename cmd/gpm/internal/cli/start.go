@@ -32,7 +32,11 @@ shows its last log lines and is exit code 1. A target is, first that applies:
 Without a target it is the config file of the current folder. Flags win over a
 config file. An app of a config file that runs already gets what the file says
 now; what gpm has and is called by its name is restarted. gpm starts its daemon
-when none runs.`,
+when none runs.
+
+An app with depends_on waits until what it needs is online; if that fails, so
+does the start, and the app starts when it comes online later. What an app needs
+and does not run is started with it, also with --only.`,
 		Example: `  gpm start server.js --name api -i 4 -- --port 8080
   gpm start ./stream-server --kill-timeout 10s
   gpm start app.json --only api --env production
@@ -74,16 +78,17 @@ func (s *session) startTargets(ctx context.Context, targets []string, o *startOp
 		return err
 	}
 	have := known{l.Instances}
-	var apps []config.App
+	var apps, needs []config.App
 	var again []string
 	for _, t := range targets {
 		switch {
 		case isConfig(t):
-			more, err := s.load(ctx, t, o)
+			all, err := s.load(ctx, t, o)
 			if err != nil {
 				return err
 			}
-			apps = append(apps, more...)
+			more, needed := o.asked(all)
+			apps, needs = append(apps, more...), append(needs, needed...)
 		case s.isOurs(t, have):
 			again = append(again, t)
 		default:
@@ -98,13 +103,13 @@ func (s *session) startTargets(ctx context.Context, targets []string, o *startOp
 		return withHint("gpm delete "+again[0]+", then start it with its new arguments",
 			"start %q: it exists already and keeps its arguments", again[0])
 	}
-	return s.startBoth(ctx, apps, again, o)
+	return s.startBoth(ctx, apps, needs, again, o)
 }
 
-func (s *session) startBoth(ctx context.Context, apps []config.App, again []string, o *startOptions) error {
+func (s *session) startBoth(ctx context.Context, apps, needs []config.App, again []string, o *startOptions) error {
 	var all api.Result
 	if len(apps) > 0 {
-		res, err := s.startApps(ctx, apps, o, false)
+		res, err := s.startApps(ctx, apps, needs, o, false)
 		if err != nil {
 			return err
 		}
@@ -112,6 +117,9 @@ func (s *session) startBoth(ctx context.Context, apps []config.App, again []stri
 		if o.noWait {
 			for i := range apps {
 				s.out.Println(term.Clean(apps[i].Name) + " is being started")
+			}
+			for i := range needs {
+				s.out.Println(term.Clean(needs[i].Name) + " is started, too, unless it runs: it is needed")
 			}
 		}
 	}

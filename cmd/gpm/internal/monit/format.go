@@ -43,7 +43,7 @@ func (g glyphs) sign(s api.Status) (string, style) {
 		return g.stopped, faint
 	case api.Launching, api.Stopping:
 		return g.busy, busy
-	case api.Waiting:
+	case api.Waiting, api.Pending:
 		return g.waiting, busy
 	case api.Errored:
 		return g.errored, bad

@@ -145,6 +145,9 @@ func (m *model) counts(width int) string {
 	}
 	n := map[api.Status]int{}
 	for _, in := range m.rows {
+		if in.Status == api.Pending { // for another app, not for its restart: the same in few words
+			in.Status = api.Waiting
+		}
 		n[in.Status]++
 	}
 	var words, signs []string
