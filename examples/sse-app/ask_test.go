@@ -70,8 +70,8 @@ func TestSpeakSaysWhyNot(t *testing.T) {
 		}, 429, "429", "Slow down."},
 		"refused without words": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, 500, "upstream_failed", "The upstream failed."},
 		"no stream":             {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }, 502, "upstream_failed", "did not answer with a stream"},
-		"error in the middle":   {func(w http.ResponseWriter, _ *http.Request) { events(w, word("a"), "data: "+busy+"\n\n") }, 502, "429", "Slow down."},
-		"no end":                {func(w http.ResponseWriter, _ *http.Request) { events(w, word("a")) }, 502, "upstream_interrupted", "broke off"},
+		"error in the middle":   {func(w http.ResponseWriter, _ *http.Request) { events(w, deltaOf("a"), "data: "+busy+"\n\n") }, 502, "429", "Slow down."},
+		"no end":                {func(w http.ResponseWriter, _ *http.Request) { events(w, deltaOf("a")) }, 502, "upstream_interrupted", "broke off"},
 		"endless":               {func(w http.ResponseWriter, r *http.Request) { endless(w, r) }, 502, "upstream_too_large", "longer than 4 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestSpeakSaysWhyNot(t *testing.T) {
 
 func endless(w http.ResponseWriter, r *http.Request) {
 	for r.Context().Err() == nil {
-		events(w, word(strings.Repeat("a", 100<<10)))
+		events(w, deltaOf(strings.Repeat("a", 100<<10)))
 	}
 }
 
@@ -104,7 +104,7 @@ func TestQuestionForTheUpstream(t *testing.T) {
 		json.NewDecoder(r.Body).Decode(&q)
 		q["auth"] = r.Header.Get("Authorization")
 		got <- q
-		events(w, word("a"), mark)
+		events(w, deltaOf("a"), mark)
 	}, func(a *app) { a.askModel, a.askKey = "ours", "ours" })
 	said := []any{map[string]any{"role": "user", "content": "x"}}
 	for _, tt := range []struct {

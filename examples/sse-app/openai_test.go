@@ -32,13 +32,13 @@ func withLibrary(t *testing.T, test func(t *testing.T, r *running, client *opena
 	}
 }
 
-func ask(prompt, model string) openai.ChatCompletionRequest {
+func libraryAsks(prompt, model string) openai.ChatCompletionRequest {
 	return openai.ChatCompletionRequest{Model: model, Messages: []openai.ChatCompletionMessage{{Role: "user", Content: prompt}}}
 }
 
 func TestGoLibrary(t *testing.T) {
 	withLibrary(t, func(t *testing.T, r *running, client *openai.Client) {
-		q := ask("Tell me a story", modelName)
+		q := libraryAsks("Tell me a story", modelName)
 		whole, err := client.CreateChatCompletion(t.Context(), q)
 		want := strings.Join(answer("Tell me a story"), "")
 		if err != nil || whole.Choices[0].Message.Content != want || whole.Choices[0].FinishReason != "stop" || whole.Usage.TotalTokens == 0 {
@@ -84,12 +84,12 @@ func TestGoLibrary(t *testing.T) {
 func TestGoLibraryErrors(t *testing.T) {
 	withLibrary(t, func(t *testing.T, r *running, client *openai.Client) {
 		var e *openai.APIError
-		_, err := client.CreateChatCompletion(t.Context(), ask("x", "gpt-4o"))
+		_, err := client.CreateChatCompletion(t.Context(), libraryAsks("x", "gpt-4o"))
 		if !errors.As(err, &e) || e.HTTPStatusCode != 404 || e.Code != "model_not_found" || *e.Param != "model" {
 			t.Errorf("in one piece: %v", err)
 		}
 		e = nil
-		if _, err = client.CreateChatCompletionStream(t.Context(), ask("x", "gpt-4o")); !errors.As(err, &e) || e.HTTPStatusCode != 404 {
+		if _, err = client.CreateChatCompletionStream(t.Context(), libraryAsks("x", "gpt-4o")); !errors.As(err, &e) || e.HTTPStatusCode != 404 {
 			t.Errorf("streamed: %v", err)
 		}
 		e = nil
@@ -102,7 +102,7 @@ func TestGoLibraryErrors(t *testing.T) {
 // In the middle of an answer the server has to leave: the library says it.
 func TestGoLibraryIsToldAtTheCutoff(t *testing.T) {
 	withLibrary(t, func(t *testing.T, r *running, client *openai.Client) {
-		stream, err := client.CreateChatCompletionStream(t.Context(), ask("x", modelName))
+		stream, err := client.CreateChatCompletionStream(t.Context(), libraryAsks("x", modelName))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestGoLibraryLeaves(t *testing.T) {
 	withLibrary(t, func(t *testing.T, r *running, client *openai.Client) {
 		ctx, leave := context.WithCancel(t.Context())
 		defer leave()
-		stream, err := client.CreateChatCompletionStream(ctx, ask("x", modelName))
+		stream, err := client.CreateChatCompletionStream(ctx, libraryAsks("x", modelName))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ func events(w http.ResponseWriter, pieces ...string) {
 	}
 }
 
-func word(text string) string {
+func deltaOf(text string) string {
 	return `data: {"choices":[{"index":0,"delta":{"content":"` + text + `"},"finish_reason":null}]}` + "\n\n"
 }
 
@@ -161,31 +162,32 @@ func TestRelayedStreams(t *testing.T) {
 		cut  bool   // the upstream dies
 		want string // the data of all events, and of an error its code
 	}{
-		"whole":                            {[]string{word("a"), finish, mark}, false, "a stop [DONE]"},
-		"events in many pieces":            {strings.SplitAfter(word("a")+finish+mark, ""), false, "a stop [DONE]"},
-		"events in one piece":              {[]string{word("a") + word("b") + finish + mark}, false, "a b stop [DONE]"},
-		"no end mark":                      {[]string{word("a"), finish}, false, "a stop [DONE]"},
-		"a line end is missing":            {[]string{word("a"), finish, "data: [DONE]\n"}, false, "a stop [DONE]"},
-		"cut after the end mark":           {[]string{word("a"), mark}, true, "a [DONE]"},
-		"more after the end mark":          {[]string{word("a"), mark, word("b")}, false, "a [DONE]"},
-		"CR LF, a BOM, comments":           {[]string{"\uFEFF: hello\r\n\r\n", strings.ReplaceAll(word("a")+finish, "\n", "\r\n"), ": still\r\n\r\n:\r\ndata: [DONE]\r\n\r\n"}, false, "a stop [DONE]"},
-		"CR":                               {[]string{strings.ReplaceAll(word("a")+finish+mark+":\n", "\n", "\r")}, false, "a stop [DONE]"},
-		"pings that clients choke on":      {[]string{"event: ping\n\n", "data: \n\n", "data\n\n", "retry: 5\n\n", "id: 7\n\n", word("a"), mark}, false, "a [DONE]"},
-		"its own error":                    {[]string{word("a"), `data: {"error":{"message":"no","code":"overloaded"}}` + "\n\n"}, false, "a overloaded"},
-		"its own error, then cut":          {[]string{word("a"), `data: {"error":{"message":"no","code":"overloaded"}}` + "\n\n"}, true, "a overloaded"},
+		"whole":                            {[]string{deltaOf("a"), finish, mark}, false, "a stop [DONE]"},
+		"events in many pieces":            {strings.SplitAfter(deltaOf("a")+finish+mark, ""), false, "a stop [DONE]"},
+		"events in one piece":              {[]string{deltaOf("a") + deltaOf("b") + finish + mark}, false, "a b stop [DONE]"},
+		"no end mark":                      {[]string{deltaOf("a"), finish}, false, "a stop [DONE]"},
+		"a line end is missing":            {[]string{deltaOf("a"), finish, "data: [DONE]\n"}, false, "a stop [DONE]"},
+		"cut after the end mark":           {[]string{deltaOf("a"), mark}, true, "a [DONE]"},
+		"more after the end mark":          {[]string{deltaOf("a"), mark, deltaOf("b")}, false, "a [DONE]"},
+		"CR LF, a BOM, comments":           {[]string{"\uFEFF: hello\r\n\r\n", strings.ReplaceAll(deltaOf("a")+finish, "\n", "\r\n"), ": still\r\n\r\n:\r\ndata: [DONE]\r\n\r\n"}, false, "a stop [DONE]"},
+		"CR":                               {[]string{strings.ReplaceAll(deltaOf("a")+finish+mark+":\n", "\n", "\r")}, false, "a stop [DONE]"},
+		"pings that clients choke on":      {[]string{"event: ping\n\n", "data: \n\n", "data\n\n", "retry: 5\n\n", "id: 7\n\n", deltaOf("a"), mark}, false, "a [DONE]"},
+		"its own error":                    {[]string{deltaOf("a"), `data: {"error":{"message":"no","code":"overloaded"}}` + "\n\n"}, false, "a overloaded"},
+		"its own error, then cut":          {[]string{deltaOf("a"), `data: {"error":{"message":"no","code":"overloaded"}}` + "\n\n"}, true, "a overloaded"},
 		"its own error, then the end mark": {[]string{`data: {"error":{"message":"no","code":"overloaded"}}` + "\n\n", mark}, false, "overloaded [DONE]"},
 		"no events":                        {nil, false, "upstream_interrupted"},
-		"ends without an end":              {[]string{word("a"), word("b")}, false, "a b upstream_interrupted"},
-		"ends in an event":                 {[]string{word("a"), `data: {"cho`}, false, "a upstream_interrupted"},
-		"ends in a finish":                 {[]string{word("a"), finish[:len(finish)-1]}, false, "a upstream_interrupted"},
-		"one of two choices ends":          {[]string{word("a"), strings.Replace(word("b"), `"index":0`, `"index":1`, 1), finish}, false, "a b stop upstream_interrupted"},
-		"cut":                              {[]string{word("a")}, true, "a upstream_interrupted"},
-		"cut in an event":                  {[]string{word("a"), word("b")[:30]}, true, "a upstream_interrupted"},
-		"cut after the finish":             {[]string{word("a"), finish}, true, "a stop upstream_interrupted"},
-		"a large event":                    {[]string{word("a"), "data: " + big[:maxEvent-100] + "\n\n", mark}, false, "a large [DONE]"},
-		"a huge event":                     {[]string{word("a"), "data: " + big + "\n\n", mark}, false, "a upstream_event_too_large"},
-		"a huge event of many lines":       {[]string{word("a"), strings.Repeat("data: "+big[:1000]+"\n", 1100), "\n", mark}, false, "a upstream_event_too_large"},
-		"many comments":                    {[]string{word("a"), strings.Repeat(": "+big[:1000]+"\n", 1100), mark}, false, "a [DONE]"},
+		"ends without an end":              {[]string{deltaOf("a"), deltaOf("b")}, false, "a b upstream_interrupted"},
+		"ends in an event":                 {[]string{deltaOf("a"), `data: {"cho`}, false, "a upstream_interrupted"},
+		"ends in a finish":                 {[]string{deltaOf("a"), finish[:len(finish)-1]}, false, "a upstream_interrupted"},
+		"ends in a line after the finish":  {[]string{finish, `data: {"usa`}, false, "stop upstream_interrupted"},
+		"one of two choices ends":          {[]string{deltaOf("a"), strings.Replace(deltaOf("b"), `"index":0`, `"index":1`, 1), finish}, false, "a b stop upstream_interrupted"},
+		"cut":                              {[]string{deltaOf("a")}, true, "a upstream_interrupted"},
+		"cut in an event":                  {[]string{deltaOf("a"), deltaOf("b")[:30]}, true, "a upstream_interrupted"},
+		"cut after the finish":             {[]string{deltaOf("a"), finish}, true, "a stop upstream_interrupted"},
+		"a large event":                    {[]string{deltaOf("a"), "data: " + big[:maxEvent-100] + "\n\n", mark}, false, "a large [DONE]"},
+		"a huge event":                     {[]string{deltaOf("a"), "data: " + big + "\n\n", mark}, false, "a upstream_event_too_large"},
+		"a huge event of many lines":       {[]string{deltaOf("a"), strings.Repeat("data: "+big[:1000]+"\n", 1100), "\n", mark}, false, "a upstream_event_too_large"},
+		"many comments":                    {[]string{deltaOf("a"), strings.Repeat(": "+big[:1000]+"\n", 1100), mark}, false, "a [DONE]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			front := before(t, func(w http.ResponseWriter, r *http.Request) {
@@ -231,6 +233,19 @@ func short(t *testing.T, body string) string {
 	return strings.Join(all, " ")
 }
 
+// Whoever reads an upstream lets go of it when nobody listens any more.
+func TestHearingEndsWithItsContext(t *testing.T) {
+	body, upstream := io.Pipe()
+	defer upstream.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	in := newHearing(ctx, body, true)
+	defer in.close()
+	go io.WriteString(upstream, deltaOf("a")) // until it is read
+	if err := in.each(func(event) error { cancel(); return nil }); err == nil {
+		t.Error("half an answer has no error")
+	}
+}
+
 // Of streams that are no chat we do not know where they end; names and ids stay.
 func TestRelayedStreamOfAnotherKind(t *testing.T) {
 	const stream = "event: response.created\nid: 1\ndata: {}\n\nevent: response.completed\ndata: a\ndata: b\n\n"
@@ -257,7 +272,7 @@ func TestSilentUpstream(t *testing.T) {
 			events(w, piece)
 		}
 	}, func(a *app) { a.heartbeat = 10 * time.Millisecond })
-	go func() { speak <- word("a")[:20] }() // the headers come with it; until the upstream listens
+	go func() { speak <- deltaOf("a")[:20] }() // the headers come with it; until the upstream listens
 	body := bufio.NewReader(do(t, "POST", front.url+chatPath, `{"stream":true}`).Body)
 	beats := func(when string) {
 		for range 3 {
@@ -267,7 +282,7 @@ func TestSilentUpstream(t *testing.T) {
 		}
 	}
 	beats("in the middle of an event")
-	speak <- word("a")[20:]
+	speak <- deltaOf("a")[20:]
 	if line := nextLine(t, body, "data: "); !strings.Contains(line, `"a"`) {
 		t.Errorf("got %q", line)
 	}
@@ -283,7 +298,7 @@ func TestSilentUpstream(t *testing.T) {
 func TestUpstreamIsLetGo(t *testing.T) {
 	for name, endless := range map[string]func(w http.ResponseWriter, gone <-chan struct{}){
 		"waiting for an answer": func(http.ResponseWriter, <-chan struct{}) {},
-		"silent":                func(w http.ResponseWriter, _ <-chan struct{}) { events(w, word("a")) },
+		"silent":                func(w http.ResponseWriter, _ <-chan struct{}) { events(w, deltaOf("a")) },
 		"no stream":             func(w http.ResponseWriter, _ <-chan struct{}) { io.WriteString(w, "a"); w.(http.Flusher).Flush() },
 		"talking": func(w http.ResponseWriter, gone <-chan struct{}) {
 			for len(gone) == 0 {
@@ -291,7 +306,7 @@ func TestUpstreamIsLetGo(t *testing.T) {
 				case <-gone:
 					return
 				default:
-					events(w, word(strings.Repeat("a", 1000)))
+					events(w, deltaOf(strings.Repeat("a", 1000)))
 				}
 			}
 		},
@@ -325,7 +340,7 @@ func TestUpstreamIsLetGo(t *testing.T) {
 func TestUpstreamOverHTTP2(t *testing.T) {
 	let := make(chan bool, 1)
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		events(w, word(r.Proto))
+		events(w, deltaOf(r.Proto))
 		switch r.URL.RawQuery {
 		case "cut":
 			panic(http.ErrAbortHandler)
@@ -358,21 +373,19 @@ func TestUpstreamOverHTTP2(t *testing.T) {
 
 // One connection to the upstream serves one answer after the other.
 func TestUpstreamConnectionsAreUsedAgain(t *testing.T) {
-	up := start(t, nil)
-	address, _ := url.Parse(up.url)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var opened atomic.Int32
-	proxy := &http.Server{Handler: httputil.NewSingleHostReverseProxy(address), ConnState: func(_ net.Conn, s http.ConnState) {
+	a := newApp(config{})
+	a.out = log.New(io.Discard, "", 0)
+	a.warm.come()
+	up := httptest.NewUnstartedServer(a.handler())
+	up.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			opened.Add(1)
 		}
-	}}
-	go proxy.Serve(ln) // until Close
-	t.Cleanup(func() { proxy.Close() })
-	front := beforeURL(t, "http://"+ln.Addr().String())
+	}
+	up.Start()
+	t.Cleanup(up.Close)
+	front := beforeURL(t, up.URL)
 	for range 5 {
 		if body := read(t, do(t, "POST", front.url+chatPath, `{"prompt":"x","stream":true}`).Body); !strings.HasSuffix(body, mark) {
 			t.Fatalf("got %q", body)
@@ -467,7 +480,7 @@ func TestUpstreamCircle(t *testing.T) {
 func TestRelayDrains(t *testing.T) {
 	speak := make(chan string)
 	front := before(t, func(w http.ResponseWriter, r *http.Request) {
-		events(w, word("a"))
+		events(w, deltaOf("a"))
 		for piece := range speak {
 			events(w, piece)
 		}
@@ -476,7 +489,7 @@ func TestRelayDrains(t *testing.T) {
 	nextLine(t, body, "data: ")
 	front.leave()
 	<-front.goodbyes.Done()
-	speak <- word("b") + finish + mark
+	speak <- deltaOf("b") + finish + mark
 	close(speak)
 	if got := short(t, read(t, body)); got != "b stop [DONE]" {
 		t.Errorf("while it drains: %q", got)
@@ -489,7 +502,7 @@ func TestRelayDrains(t *testing.T) {
 func TestNothingComesAfterTheEndMark(t *testing.T) {
 	front := before(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
-		events(w, word("a"), mark)
+		events(w, deltaOf("a"), mark)
 		<-r.Context().Done()
 	})
 	if got := short(t, read(t, do(t, "POST", front.url+chatPath, `{"stream":true}`).Body)); got != "a [DONE]" {
@@ -508,7 +521,7 @@ func TestRelayAtTheCutoff(t *testing.T) {
 	front := before(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		if r.URL.Path == chatPath {
-			events(w, word("a"), word("b")[:10])
+			events(w, deltaOf("a"), deltaOf("b")[:10])
 		}
 		asked <- true
 		<-r.Context().Done()
