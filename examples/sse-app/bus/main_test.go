@@ -34,7 +34,6 @@ func sseBus(t *testing.T, file string, args ...string) *exec.Cmd {
 	t.Helper()
 	c := exec.Command(os.Args[0], append([]string{"-url", file, "-addr", "127.0.0.1:0"}, args...)...)
 	c.Env = append(os.Environ(), "SSE_BUS_TEST=run", "NOTIFY_SOCKET=")
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return c
 }
 

@@ -1,6 +1,7 @@
 // Package bus is what the instances of the app share: logs that everybody may
 // append to and follow, a value that all agree on, and the right to write an
-// answer. It speaks to Redis, or to anything that speaks its protocol.
+// answer. It speaks to one Redis (7 or later; not to a cluster), or to anything that
+// speaks its protocol.
 //
 // A log is a Redis Stream, the source of truth, and a channel of the same name
 // that wakes those who follow it. Publishing adds to both in one script. A
@@ -44,7 +45,7 @@ type Options struct {
 // Bus is one process's connection. It connects by itself and again by itself.
 // Every call ends within 2 s. It is safe for concurrent use.
 type Bus struct {
-	Options
+	o       Options
 	ctx     context.Context // until Close
 	cancel  func()
 	ended   chan struct{} // closed when run has returned
@@ -85,7 +86,7 @@ const (
 type Entry struct {
 	Cursor string    // the position after this entry: opaque, without blanks and '~', fit for an SSE id
 	Index  int       // the number of an entry in a log that is written with a Claim, from 0; else -1
-	ID     string    // the publisher's; a second entry with the same one within Keep (or the last 10*Max) is not published
+	ID     string    // the publisher's; a second entry with the same one within Keep, among the last 10*Max or so, is not published
 	Kind   string    // what the publisher says it is
 	Data   string    // UTF-8
 	At     time.Time // by the bus's clock
@@ -115,7 +116,7 @@ func Open(o Options) (*Bus, error) {
 	quiet.Do(func() { redis.SetLogger(silent{}) })
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &Bus{
-		Options: o,
+		o:       o,
 		ctx:     ctx,
 		cancel:  cancel,
 		ended:   make(chan struct{}),
@@ -161,7 +162,7 @@ func (b *Bus) Publish(ctx context.Context, log string, e Entry) (published Entry
 		return e, false, err
 	}
 	said, err := b.call(ctx, publishScript, []string{key(log, "log"), key(log, "meta"), key(log, "ids"), key(log, "ids2")},
-		log, e.ID, call, pack(e), ms(b.Keep), ms(max(memory, b.Keep)), b.Max)
+		log, e.ID, call, pack(e), ms(b.o.Keep), ms(max(memory, b.o.Keep)), b.o.Max)
 	if err != nil {
 		return e, false, err
 	}
@@ -183,8 +184,8 @@ func (b *Bus) History(ctx context.Context, log, after string) (entries []Entry, 
 	if err != nil {
 		return nil, false, err
 	}
-	for len(entries) < b.Max {
-		p, err := b.read(ctx, log, from, min(chunk, b.Max-len(entries)))
+	for len(entries) < b.o.Max {
+		p, err := b.read(ctx, log, from, min(chunk, b.o.Max-len(entries)))
 		if err != nil {
 			return nil, false, err
 		}
@@ -206,7 +207,7 @@ func (b *Bus) Agree(ctx context.Context, name, proposal string) (string, error) 
 	if err := check(name, Entry{Data: proposal}); err != nil {
 		return "", err
 	}
-	return text(b.call(ctx, agreeScript, []string{"sse:agree:" + name}, proposal, ms(max(memory, b.Keep))))
+	return text(b.call(ctx, agreeScript, []string{"sse:agree:" + name}, proposal, ms(max(memory, b.o.Keep))))
 }
 
 func key(log, what string) string { return "sse:{" + log + "}:" + what }

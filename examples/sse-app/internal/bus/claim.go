@@ -18,7 +18,7 @@ func (b *Bus) Create(ctx context.Context, log, about string) error {
 	if err := check(log, Entry{Data: about}); err != nil {
 		return err
 	}
-	said, err := b.call(ctx, createScript, []string{key(log, "log"), key(log, "meta")}, about, rand.Text(), ms(b.Keep))
+	said, err := b.call(ctx, createScript, []string{key(log, "log"), key(log, "meta")}, about, rand.Text(), ms(b.o.Keep))
 	if err == nil && said != int64(1) {
 		err = fmt.Errorf("create %q: there is one already", log)
 	}
@@ -57,7 +57,7 @@ func (b *Bus) Claim(ctx context.Context, log string, ttl time.Duration) (*Claim,
 		return nil, fmt.Errorf("claim %q for %v: a claim needs a millisecond or more", log, ttl)
 	}
 	c := &Claim{b: b, log: log, by: rand.Text(), ttl: ttl}
-	said, err := text(b.call(ctx, claimScript, []string{key(log, "meta")}, c.by, ms(ttl), ms(b.Keep)))
+	said, err := text(b.call(ctx, claimScript, []string{key(log, "meta")}, c.by, ms(ttl), ms(b.o.Keep)))
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (c *Claim) write(ctx context.Context, n int, kind, data string, last int) e
 // run runs appendScript, which counts entries from 1.
 func (c *Claim) run(ctx context.Context, n int, body string, last int) error {
 	said, err := text(c.b.call(ctx, appendScript, []string{key(c.log, "log"), key(c.log, "meta")},
-		c.log, c.by, n+1, body, last, ms(c.ttl), ms(c.b.Keep), limit))
+		c.log, c.by, n+1, body, last, ms(c.ttl), ms(c.b.o.Keep), limit))
 	if err != nil {
 		return err
 	}

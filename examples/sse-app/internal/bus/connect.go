@@ -27,7 +27,7 @@ func (b *Bus) run() {
 	report := func(err error) {
 		if b.ctx.Err() == nil && (!reported || up != (err == nil)) {
 			reported, up = true, err == nil
-			b.Report(err)
+			b.o.Report(err)
 		}
 	}
 	for failures := 0; b.ctx.Err() == nil; {
@@ -105,7 +105,7 @@ func (b *Bus) session(report func(error)) (lasted time.Duration, err error) {
 }
 
 func (b *Bus) dial() (*redis.Client, error) {
-	url, err := b.URL()
+	url, err := b.o.URL()
 	if err != nil {
 		return nil, err
 	}

@@ -117,7 +117,6 @@ func (s *server) start() {
 		s.cmd = exec.Command(sseBus(s.t), "-url", filepath.Join(s.dir, "bus.url"))
 		s.cmd.Env = append(os.Environ(), "PORT="+s.port)
 	}
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)

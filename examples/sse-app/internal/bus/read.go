@@ -52,7 +52,7 @@ func (b *Bus) shared(ctx context.Context, log, after string, subscription int) (
 
 // read reads at most count entries after a position.
 func (b *Bus) read(ctx context.Context, log, after string, count int) (page, error) {
-	said, err := b.call(ctx, readScript, []string{key(log, "log"), key(log, "meta")}, after, count, chunkSize, ms(max(memory, b.Keep)))
+	said, err := b.call(ctx, readScript, []string{key(log, "log"), key(log, "meta")}, after, count, chunkSize, ms(max(memory, b.o.Keep)))
 	if err != nil {
 		return page{}, err
 	}

@@ -14,8 +14,8 @@ import "github.com/redis/go-redis/v9"
 // Numbers have no holes. So whoever stands at 7 and finds 9 has missed 8; and as
 // meta lives longer than the entries, whoever stands at 7 and finds nothing while
 // n is 9 has missed two. A log that is new, or forgotten, begins with the time in
-// microseconds: higher than any number that it had before, so an old cursor is
-// never taken for one of now. All this is why a gap can be told for certain, and
+// microseconds: higher than any number that it had before (if the clock was not set
+// back meanwhile), so an old cursor is not taken for one of now. All this is why a gap can be told for certain, and
 // why each of these scripts may run twice: go-redis repeats a call when the
 // connection broke before the answer.
 const clock = `
