@@ -11,9 +11,12 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"gpm/examples/sse-app/ssetest"
 )
 
 // patience bounds every wait in these tests; it is never reached when all is well.
@@ -56,6 +59,10 @@ func start(t *testing.T, change func(*app)) *running {
 		t.Fatal(err)
 	}
 	smallBuffers(t, ln)
+	if a.upstream != "" {
+		relays.Store(ln.Addr().String(), true)
+		t.Cleanup(func() { relays.Delete(ln.Addr().String()) })
+	}
 	r := &running{app: a, url: "http://" + ln.Addr().String(), stop: make(chan os.Signal, 1), done: make(chan error, 1)}
 	go func() { r.done <- a.serve(ln, r.stop) }() // until the signal
 	t.Cleanup(func() {
@@ -85,7 +92,8 @@ func smallBuffers(t *testing.T, ln *net.TCPListener) {
 	}
 }
 
-// do sends a request on a connection of its own; the test's end closes it.
+// do sends a request on a connection of its own; the test's end closes it. An
+// event stream is linted while the test reads it.
 func do(t *testing.T, method, url, body string, headers ...string) *http.Response {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -99,12 +107,30 @@ func do(t *testing.T, method, url, body string, headers ...string) *http.Respons
 	}
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	resp, err := tr.RoundTrip(req)
+	resp, err := (&ssetest.Transport{T: t, Base: tr, Options: lintOptions}).RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { resp.Body.Close() })
 	return resp
+}
+
+// relays are the addresses of apps that pass on what an upstream says.
+var relays sync.Map
+
+// lintOptions are those of the app's routes.
+func lintOptions(req *http.Request) ssetest.Options {
+	_, relay := relays.Load(req.URL.Host)
+	switch path := req.URL.Path; {
+	case relay && strings.HasPrefix(path, "/v1/"): // whatever there is on the other side
+		return ssetest.Options{Foreign: true}
+	case strings.HasPrefix(path, "/v1/"):
+		return ssetest.Options{OpenAI: true}
+	case path == "/echo": // sends whatever it was asked for
+		return ssetest.Options{Foreign: true}
+	default:
+		return ssetest.Options{JSON: true}
+	}
 }
 
 func read(t *testing.T, r io.Reader) string {

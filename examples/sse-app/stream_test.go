@@ -3,66 +3,25 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"fmt"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"gpm/examples/sse-app/ssetest"
 )
 
-// lint is a strict check of a whole event stream. It knows what the standard
-// allows and we do not want, too: CR, a BOM, unnamed events for heartbeats.
+// lint is the strict check of a whole stream that a test has at hand.
 func lint(stream string) error {
-	switch {
-	case !utf8.ValidString(stream):
-		return fmt.Errorf("not UTF-8")
-	case strings.ContainsAny(stream, "\r\x00\uFEFF"):
-		return fmt.Errorf("CR, NUL or BOM")
-	case !strings.HasSuffix(stream, "\n\n"):
-		return fmt.Errorf("last event has no blank line: %q", stream[max(0, len(stream)-40):])
+	var faults []error
+	for _, f := range ssetest.Lint(stream, ssetest.Options{JSON: true}) {
+		faults = append(faults, errors.New(f.String()))
 	}
-	for block := range strings.SplitSeq(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
-		if len(block) > 64<<10 {
-			return fmt.Errorf("event of %d bytes", len(block))
-		}
-		data := 0
-		for line := range strings.SplitSeq(block, "\n") {
-			name, value, _ := strings.Cut(line, ": ")
-			_, notNumber := strconv.ParseUint(value, 10, 31)
-			switch {
-			case line == ":":
-			case name == "data" && value != "":
-				data++
-			case name == "event" && value != "", name == "id" && value != "":
-			case name == "retry" && notNumber == nil:
-			default:
-				return fmt.Errorf("line %q", line)
-			}
-		}
-		if data == 0 {
-			return fmt.Errorf("block without data: %q", block)
-		}
-	}
-	return nil
-}
-
-func TestLintFindsFaults(t *testing.T) {
-	if err := lint(":\nretry: 5\nid: 1\ndata: a\ndata: b\n\n:\n:\nevent: x\ndata: {}\n\n"); err != nil {
-		t.Errorf("right stream: %v", err)
-	}
-	for _, bad := range []string{
-		"data: a\n", "data: a\n\ndata: b\n", "data: a\r\n\r\n", ": hb\n\n", ":\n\ndata: a\n\n", "data: \n\n", "data:a\n\n", "\uFEFFdata: a\n\n",
-		"retry: 1s\ndata: a\n\n", "id: 1\n\n", "event: \ndata: a\n\n", "dat: a\n\n", "data: \xff\n\n", "id: \x00\ndata: a\n\n", "data: a\n\n\n",
-		"data: " + strings.Repeat("x", 65<<10) + "\n\n",
-	} {
-		if lint(bad) == nil {
-			t.Errorf("no fault found in %.40q", bad)
-		}
-	}
+	return errors.Join(faults...)
 }
 
 func TestStreamFormat(t *testing.T) {
