@@ -24,6 +24,7 @@ type app struct {
 	exit     func(code int)
 	bus      *bus.Bus // what the instances share; nil without one
 	keyring  keyring  // what cookies are signed with
+	pens     pens     // what this process writes answers with
 
 	wire *http.Transport // to the upstream
 
@@ -46,6 +47,7 @@ func newApp(c config) *app {
 		err:          log.New(os.Stderr, "", 0),
 		exit:         os.Exit,
 		wire:         newWire(),
+		pens:         newPens(),
 		warm:         newMoment(),
 		leaving:      newMoment(),
 		goodbyes:     newMoment(),

@@ -88,6 +88,7 @@ func (a *app) leave(srv *http.Server, ln *net.TCPListener, closed <-chan error, 
 	if !g.gone(a.firstWord, end.Done()) {
 		a.err.Printf("cut what did not end within %s: %d streams", a.drain, a.streams.Load())
 	}
+	a.pens.collect(end.Done()) // answers that are read elsewhere, or not now
 }
 
 // guests are the open connections.
