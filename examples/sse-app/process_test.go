@@ -45,7 +45,7 @@ func startProcess(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	br := bufio.NewReader(out)
-	line := nextLine(t, br, "instance 2")
+	line := nextLine(t, br, "instance ")
 	go io.Copy(io.Discard, br) // the access log, until the process ends
 	_, port, err := net.SplitHostPort(line[strings.LastIndex(line, " ")+1:])
 	if err != nil {
