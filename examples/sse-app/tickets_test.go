@@ -623,6 +623,18 @@ func TestBusLosesItsMemory(t *testing.T) {
 	until(t, "the writer is gone", func() bool { return len(one.pens.taken) == 0 })
 }
 
+// A hole in the log is never passed over.
+func TestHoleInAnAnswer(t *testing.T) {
+	word := func(i int) bus.Entry {
+		return bus.Entry{Index: i, Kind: kindWord, Data: string(mustJSON(token{By: "a:1", Text: "x"}))}
+	}
+	to := &reader{q: &question{}, chunks: (&question{}).answer(), last: -1, next: 2}
+	events, more, hole := to.news([]bus.Entry{word(1), word(2), word(4)})
+	if len(events) != 1 || !more || !hole || to.next != 3 {
+		t.Errorf("%d events, more %t, hole %t, then %d", len(events), more, hole, to.next)
+	}
+}
+
 // A bus that has lost only the last moments, as a Redis that was killed between
 // two saves: they are written again, and nobody gets them twice.
 func TestBusLosesTheLastMoments(t *testing.T) {

@@ -102,9 +102,10 @@ func (c *Claim) AppendLast(ctx context.Context, n int, kind, data string) error 
 // Keep keeps the claim for another ttl, for writers that are silent. ErrStop as Append.
 func (c *Claim) Keep(ctx context.Context) error { return c.run(ctx, 0, "", 0) }
 
-// Release gives the claim back, so that another can go on at once.
+// Release gives the claim back, so that another can go on at once: followers of
+// the log are woken, with no entries.
 func (c *Claim) Release(ctx context.Context) error {
-	_, err := c.b.call(ctx, releaseScript, []string{key(c.log, "meta")}, c.by)
+	_, err := c.b.call(ctx, releaseScript, []string{key(c.log, "meta")}, c.by, c.log)
 	return err
 }
 

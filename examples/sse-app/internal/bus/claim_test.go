@@ -219,8 +219,28 @@ func TestRelease(t *testing.T) {
 		a, b := s.open(t, Options{}), s.open(t, Options{})
 		create(t, a, "gen:1")
 		first := claim(t, a, "gen:1", time.Hour)
+		f, err := b.Follow("gen:1", Start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		<-f.Ready()
+		f.Next(t.Context())
+		for woken := true; woken; {
+			select {
+			case <-f.Ready():
+				f.Next(t.Context())
+			default:
+				woken = false
+			}
+		}
 		if err := first.Release(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		select {
+		case <-f.Ready():
+		case <-time.After(long):
+			t.Error("those who wait for the claim were not woken")
 		}
 		if err := first.Append(t.Context(), 0, "", "x"); !errors.Is(err, ErrLost) {
 			t.Error("wrote after it gave up:", err)

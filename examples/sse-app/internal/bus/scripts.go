@@ -148,7 +148,12 @@ redis.call('PUBLISH', channel, ARGV[3] .. ' ' .. now .. ' ' .. body)
 return 'ok'
 `)
 
+// releaseScript wakes those who follow the log, with nothing: one of them may want
+// the claim.
 var releaseScript = redis.NewScript(`
-if redis.call('HGET', KEYS[1], 'by') == ARGV[1] then redis.call('HDEL', KEYS[1], 'by', 'until') end
+if redis.call('HGET', KEYS[1], 'by') == ARGV[1] then
+	redis.call('HDEL', KEYS[1], 'by', 'until')
+	redis.call('PUBLISH', ARGV[2], '')
+end
 return 0
 `)
