@@ -1,5 +1,6 @@
 #!/bin/sh
-# The main job in one command: four instances of a streaming server on one port.
+# The main job in one command: four instances of a streaming server on one port,
+# and the bus that they share.
 set -eu
 cd "$(dirname "$0")/.."
 bin/gpm start examples/sse-app/gpm.conf.json
@@ -9,7 +10,7 @@ The page:            http://localhost:8080/
 A stream:            curl -N http://localhost:8080/stream
 
 Three things to try
-  kill one           kill -9 <a pid from the table>; bin/gpm list
+  kill one           ask on the page, then kill -9 the pid beside the answer: it goes on elsewhere
   read the logs      bin/gpm logs sse-app
   change it          edit examples/sse-app/model.go; make build     (gpm sees the new binary and reloads all four)
 

@@ -96,6 +96,7 @@ func eventHeaders(h http.Header, r *http.Request) {
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-cache, no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would collect the events otherwise
+	h.Set("Incremental", "?1")       // the same for all proxies (RFC 10036)
 	if r.ProtoMajor == 1 && h.Get("Connection") == "" {
 		h.Set("Connection", "keep-alive") // net/http says "close" instead where that is true; HTTP/2 forbids the header
 	}

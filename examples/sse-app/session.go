@@ -60,6 +60,22 @@ func (a *app) sameSite(next http.HandlerFunc) http.HandlerFunc {
 	return guard.Handler(next).ServeHTTP
 }
 
+// ownKey keeps pages of other sites from spending the key that the upstream
+// knows us by (UPSTREAM_API_KEY). Who brings a key of his own is welcome.
+func (a *app) ownKey(next http.HandlerFunc) http.HandlerFunc {
+	if a.upstream == "" || a.askKey == "" {
+		return next
+	}
+	guarded := a.sameSite(next)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			next(w, r)
+			return
+		}
+		guarded(w, r)
+	}
+}
+
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	name, err := loginName(w, r)
 	if err != nil {

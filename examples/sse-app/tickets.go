@@ -28,8 +28,8 @@ const (
 
 // addTickets serves answers that outlive the process that writes them.
 func (a *app) addTickets(mux *http.ServeMux) {
-	mux.HandleFunc("POST /tickets", a.whenWarm(a.newTicket))
-	mux.HandleFunc("PUT /tickets", a.whenWarm(a.newTicket))
+	mux.HandleFunc("POST /tickets", a.whenWarm(a.ownKey(a.newTicket)))
+	mux.HandleFunc("PUT /tickets", a.whenWarm(a.ownKey(a.newTicket)))
 	mux.HandleFunc("GET /v1/generations/{id}", a.generationState)
 	mux.HandleFunc("POST /v1/generations/{id}/stop", a.stopGeneration)
 }

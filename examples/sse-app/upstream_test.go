@@ -540,3 +540,34 @@ func TestRelayAtTheCutoff(t *testing.T) {
 		t.Errorf("who waits: %s %v %s", resp.Status, resp.Header, waiting.body)
 	}
 }
+
+// A page of somebody else must not spend the key that the app has for its own.
+func TestUpstreamKeyIsNotForOtherSites(t *testing.T) {
+	keys := make(chan string, 4)
+	r := before(t, func(w http.ResponseWriter, r *http.Request) {
+		keys <- r.Header.Get("Authorization")
+		io.WriteString(w, "{}")
+	}, func(a *app) { a.askKey, a.origins = "ours", []string{"https://chat.example"} })
+	for _, c := range []struct {
+		origin, key string
+		want        int
+	}{
+		{"", "", 200},
+		{"https://evil.example", "", 403},
+		{"https://evil.example", "Bearer theirs", 200},
+		{"https://chat.example", "", 200},
+	} {
+		header := []string{"Authorization", c.key}
+		if c.origin != "" {
+			header = append(header, "Origin", c.origin, "Sec-Fetch-Site", "cross-site")
+		}
+		if got := do(t, "POST", r.url+"/v1/chat/completions", `{"prompt":"x"}`, header...).StatusCode; got != c.want {
+			t.Errorf("from %q with %q: status %d, want %d", c.origin, c.key, got, c.want)
+		}
+	}
+	for _, want := range []string{"Bearer ours", "Bearer theirs", "Bearer ours"} {
+		if got := <-keys; got != want {
+			t.Errorf("the upstream saw %q, want %q", got, want)
+		}
+	}
+}
