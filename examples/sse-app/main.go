@@ -5,18 +5,26 @@
 //
 //	listen.go  one port for many instances, closed without leaving anybody outside
 //	ready.go   when it is ready, and who is told
+//	drain.go   what happens between SIGTERM and exit
 //	events.go  Server-Sent Events that every client understands
-//	stream.go  GET /stream: numbered messages, resumable by Last-Event-ID
+//
+//	stream.go, feed.go, position.go, turn.go  GET /stream: what it sends, from where on, how long
+//	push.go, history.go  what one user or everybody is told, and was
+//	session.go, cors.go  who asks, and what pages of other origins may do
+//	time.go, echo.go     two small streams
+//
 //	openai.go  what /v1 understands, and how it refuses
 //	chat.go    POST /v1/chat/completions
 //	qa.go      POST /chatgptApi/chatgpt_qa_stream, the same with less around it
 //	model.go   the built-in models
-//	upstream.go, hear.go  an OpenAI-compatible server in their place
+//	upstream.go, ask.go, hear.go   an OpenAI-compatible server in their place
 //	pump.go    answers that come from another goroutine, and how they fail
-//	cors.go    what pages of other origins may do
-//	socket.go  GET /ws, a chat over WebSocket; room.go is where its messages meet
-//	metrics.go GET /metrics
-//	drain.go   what happens between SIGTERM and exit
+//
+//	tickets.go, writer.go, reader.go  answers that outlive the process that writes them
+//	socket.go, room.go                the WebSocket chat
+//	metrics.go, page.go               GET /metrics, and the page with all it needs
+//
+// What the instances share is in internal/bus; the bus of one machine is bus.
 package main
 
 import (
