@@ -260,7 +260,11 @@ func TestAReaderThatStandsStill(t *testing.T) {
 		peak = max(peak, rss(t, daemon))
 		return g.read(g.log("flood-error.log")) == "DONE\n"
 	})
-	if peak > 100<<20 {
+	limit := 100 << 20 // a third of the flood
+	if raced {
+		limit *= 2 // the detector has a shadow of everything
+	}
+	if peak > limit {
 		t.Errorf("the daemon has grown to %d MiB", peak>>20)
 	}
 	if err := v.Process.Signal(syscall.SIGCONT); err != nil {
