@@ -31,7 +31,7 @@ func (a *app) serve(ln *net.TCPListener, signals <-chan os.Signal) error {
 	defer a.cutoff.come() // whoever works for all clients ends with them
 	closed := make(chan error, 1)
 	go func() { closed <- srv.Serve(door{ln}) }() // accept loop; ends when the door is closed
-	go a.warmUp()                                 // until warm or leaving
+	go a.warmUp()                                 // until warm or the cutoff
 	select {
 	case err := <-closed:
 		return fmt.Errorf("accept connections: %w", err)

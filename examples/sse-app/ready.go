@@ -22,13 +22,15 @@ func newMoment() moment {
 
 func (m moment) over() bool { return m.Err() != nil }
 
-// warmUp makes the app ready. A real one loads its model here.
+// warmUp makes the app ready. A real one loads its model here. Who has come in
+// before is answered also if the process is asked to leave meanwhile.
 func (a *app) warmUp() {
 	select {
 	case <-time.After(a.warmup):
-		a.warm.come()
-		a.tell("READY=1")
-	case <-a.leaving.Done(): // it will not be ready any more
+		if a.warm.come(); !a.leaving.over() {
+			a.tell("READY=1")
+		}
+	case <-a.cutoff.Done():
 	}
 }
 

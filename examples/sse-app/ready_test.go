@@ -40,6 +40,20 @@ func TestReadyWhenWarm(t *testing.T) {
 	}
 }
 
+// A process that is asked to leave before it is warm still answers who is in.
+func TestWarmWhileItLeaves(t *testing.T) {
+	p := launch(t, "-warmup", "500ms", "-linger", "1ms", "-interval", "1ms")
+	early := dial(t, p.url)
+	early.ask("/stream?n=1")
+	read(t, do(t, "GET", p.url+"/readyz", "").Body) // accepted after early
+	p.signal(syscall.SIGTERM)
+	early.answer()
+	if rest := early.body; !strings.HasSuffix(rest, "data: [DONE]\n\n") {
+		t.Errorf("it ended with %q", rest)
+	}
+	p.ended(t)
+}
+
 func TestTheSupervisorIsTold(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
