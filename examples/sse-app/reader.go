@@ -94,6 +94,7 @@ func (a *app) untilBus(w http.ResponseWriter, r *http.Request) {
 type reader struct {
 	*eventStream
 	app    *app
+	log    *bus.Follower
 	ticket string
 	q      *question
 	chunks *generation
@@ -103,6 +104,8 @@ type reader struct {
 	by     string        // who wrote the one before
 	quiet  *time.Timer   // when nothing has come for so long that the writer may be gone
 	pause  time.Duration // after a look at the writer that found one
+	lapse  time.Time     // since when the bus does not know the answer; zero: it does
+	astray bool          // log stands where a forgotten one would have gone on
 }
 
 func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
@@ -111,7 +114,8 @@ func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
 		asRefusal(err).asText(w)
 		return
 	}
-	defer log.Close()
+	to.log = log
+	defer func() { to.log.Close() }() // whichever it is then
 	var ok bool
 	if to.eventStream, ok = a.begin(w, r); !ok {
 		return
@@ -125,7 +129,7 @@ func (a *app) read(w http.ResponseWriter, r *http.Request, to *reader) {
 	to.pause = a.pens.ttl / 16
 	to.quiet = time.NewTimer(to.pause)
 	defer to.quiet.Stop()
-	to.follow(log) // an error means: the client left
+	to.follow() // an error means: the client left
 }
 
 // silence is how long nothing comes before a reader looks after the writer. It
@@ -134,7 +138,7 @@ func (p pens) silence() time.Duration { return between(p.ttl, p.ttl*9/8) }
 
 // follow sends what comes, and looks after the answer when nothing does: if its
 // writer is gone, this process goes on with it.
-func (to *reader) follow(log *bus.Follower) error {
+func (to *reader) follow() error {
 	limit, undo := to.app.ageLimit()
 	defer undo()
 	for {
@@ -147,13 +151,16 @@ func (to *reader) follow(log *bus.Follower) error {
 			if err := to.comment(); err != nil {
 				return err
 			}
-		case <-log.Ready():
-			if more, err := to.copy(log); err != nil || !more {
+		case <-to.log.Ready():
+			if more, err := to.copy(); err != nil || !more {
 				return err
 			}
 		case <-to.quiet.C:
-			if to.app.goOn(to.ctx, to.ticket, to.q) {
+			if to.forgotten(to.app.goOn(to.ctx, to.ticket, to.q)) {
 				return to.lost()
+			}
+			if err := to.again(); err != nil {
+				return err
 			}
 			to.pause = min(to.pause*5/4, to.app.pens.ttl/2)
 			to.quiet.Reset(between(to.pause/2, to.pause))
@@ -162,8 +169,8 @@ func (to *reader) follow(log *bus.Follower) error {
 }
 
 // copy sends what is new in the log. more is false after the end.
-func (to *reader) copy(log *bus.Follower) (more bool, err error) {
-	entries, gap, err := log.Next(to.ctx)
+func (to *reader) copy() (more bool, err error) {
+	entries, gap, err := to.log.Next(to.ctx)
 	if err != nil {
 		return true, to.ctx.Err() // the bus is away; the client waits
 	}
@@ -174,7 +181,7 @@ func (to *reader) copy(log *bus.Follower) (more bool, err error) {
 	switch {
 	case err != nil || !more:
 		return false, err
-	case hole || gap && to.app.upstream != "":
+	case hole:
 		return false, to.lost()
 	case len(entries) > 0 && !gap:
 		to.pause = to.app.pens.ttl / 16
@@ -182,9 +189,35 @@ func (to *reader) copy(log *bus.Follower) (more bool, err error) {
 	default:
 		// Woken for nothing: perhaps the writer has left. Or the bus has lost its
 		// memory, if only of the last moments: these can be written again.
+		to.astray = to.astray || gap && len(entries) == 0
 		to.quiet.Reset(0)
 	}
 	return true, nil
+}
+
+// forgotten tells whether the bus does not know the answer for so long that its
+// writer, if it lived, would have written it anew.
+func (to *reader) forgotten(now bool) bool {
+	switch {
+	case !now:
+		to.lapse = time.Time{}
+	case to.lapse.IsZero():
+		to.lapse = time.Now()
+	}
+	return now && time.Since(to.lapse) > to.app.pens.ttl
+}
+
+// again follows the log from its start if it has been forgotten and written anew.
+func (to *reader) again() error {
+	if !to.astray || !to.lapse.IsZero() {
+		return nil
+	}
+	log, err := to.app.bus.Follow(logOf(to.ticket), bus.Start)
+	if err == nil {
+		to.log.Close()
+		to.log, to.astray = log, false
+	}
+	return err
 }
 
 // news is what the client does not have yet; more is false if it ends with the
@@ -273,7 +306,7 @@ func (a *app) goOn(ctx context.Context, ticket string, q *question) (lost bool) 
 	if a.cutoff.over() || !a.pens.take() {
 		return false
 	}
-	claim, err := a.bus.Claim(ctx, logOf(ticket), a.pens.ttl)
+	claim, err := a.bus.Claim(ctx, logOf(ticket), a.claimLife())
 	if err == nil {
 		go a.write(claim, ticket, q) // until the answer, the claim or this process ends
 		return false

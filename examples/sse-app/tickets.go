@@ -113,7 +113,7 @@ func (a *app) startWriting(ctx context.Context, id string, q *question) error {
 		a.pens.put()
 		return err
 	}
-	claim, err := a.bus.Claim(ctx, logOf(id), a.pens.ttl)
+	claim, err := a.bus.Claim(ctx, logOf(id), a.claimLife())
 	if err != nil { // the bus went away in between; the first reader begins it
 		a.pens.put()
 		return nil
@@ -312,7 +312,7 @@ func (a *app) newest(ctx context.Context, id string) (last bus.Entry, err error)
 // it has ended. One that somebody stopped, and that nobody writes, is ended
 // here.
 func (a *app) probe(ctx context.Context, id string) (status string, err error) {
-	claim, err := a.bus.Claim(ctx, logOf(id), a.pens.ttl)
+	claim, err := a.bus.Claim(ctx, logOf(id), a.claimLife())
 	switch {
 	case errors.Is(err, bus.ErrClaimed):
 		return "running", nil

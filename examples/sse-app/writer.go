@@ -31,9 +31,12 @@ type pens struct {
 	taken chan struct{}
 	mark  string        // of the process: its successor, of the same number, has another
 	ttl   time.Duration // after it, others go on with what a dead process wrote
+	away  time.Duration // how long a model may wait for a bus that is away
 }
 
-func newPens() pens { return pens{make(chan struct{}, maxPens), rand.Text()[:8], 2 * time.Second} }
+func newPens() pens {
+	return pens{make(chan struct{}, maxPens), rand.Text()[:8], 2 * time.Second, time.Minute}
+}
 
 // take is false if all are taken.
 func (p pens) take() bool {
@@ -91,8 +94,19 @@ type writer struct {
 	app    *app
 	claim  *bus.Claim
 	ticket string
-	next   int       // index of the entry that is due
-	until  time.Time // when the claim is lost if the bus hears nothing
+	about  string   // of the log
+	next   int      // index of the entry that is due
+	said   []string // all entries, if it has written all; for a bus that forgets
+	size   int      // bytes of them
+}
+
+// claimLife is how long an answer stays with a writer of whom nothing is heard.
+// Where nobody else could go on it is longer: to take it away would be its end.
+func (a *app) claimLife() time.Duration {
+	if a.upstream != "" {
+		return 5 * a.pens.ttl
+	}
+	return a.pens.ttl
 }
 
 // write is the goroutine that writes an answer from where the log ends, with a
@@ -107,7 +121,7 @@ func (a *app) write(claim *bus.Claim, ticket string, q *question) {
 	words, end := make(chan string), make(chan ending, 1)
 	first := claim.Next()
 	model.Go(func() { end <- a.think(ctx, q, first, words) }) // until the answer or ctx ends
-	w := &writer{a, claim, ticket, first, time.Now().Add(a.pens.ttl)}
+	w := &writer{app: a, claim: claim, ticket: ticket, about: string(mustJSON(q)), next: first}
 	w.copy(ctx, words, end)
 }
 
@@ -143,7 +157,7 @@ func (w *writer) copy(ctx context.Context, words <-chan string, end <-chan endin
 		case word := <-words:
 			err = w.add(ctx, word)
 		case <-keep.C:
-			err = w.insist(ctx, w.claim.Keep)
+			err = w.insist(ctx, func(ctx context.Context) error { return w.claim.Keep(ctx) })
 		case e := <-end:
 			err = w.finish(ctx, e)
 			if err == nil {
@@ -163,9 +177,39 @@ func (w *writer) add(ctx context.Context, word string) error {
 	entry := w.app.token(token{Text: word})
 	err := w.insist(ctx, func(ctx context.Context) error { return w.claim.Append(ctx, w.next, kindWord, entry) })
 	if err == nil {
+		w.remember(entry)
 		w.next++
 	}
 	return err
+}
+
+// remember keeps an entry for a bus that forgets, within limits.
+func (w *writer) remember(entry string) {
+	if w.size += len(entry); w.size > maxAnswer || len(w.said) != w.next {
+		w.said = nil
+		return
+	}
+	w.said = append(w.said, entry)
+}
+
+// revive writes the answer anew on a bus that has lost its memory. It is false
+// if the log is there: then another writes it, or it has ended.
+func (w *writer) revive(ctx context.Context) bool {
+	b, log := w.app.bus, logOf(w.ticket)
+	if len(w.said) != w.next {
+		return false
+	}
+	if _, there, err := b.About(ctx, log); there || err != nil || b.Create(ctx, log, w.about) != nil {
+		return false
+	}
+	claim, err := b.Claim(ctx, log, w.app.claimLife())
+	for n := 0; err == nil && n < len(w.said); n++ {
+		err = claim.Append(ctx, n, kindWord, w.said[n])
+	}
+	if err == nil {
+		w.claim = claim
+	}
+	return err == nil
 }
 
 // finish writes the last entry: an answer never ends in silence.
@@ -191,7 +235,7 @@ func (w *writer) last(ctx context.Context, kind, entry string) error {
 // failure is what a client is told of an error.
 func failure(err error) *apiError {
 	if errors.Is(err, errNoResume) {
-		return serverError("The process that wrote this answer is gone, and its model cannot go on in the middle. Ask again.", "generation_interrupted")
+		return serverError("Whoever wrote this answer is gone or cut off, and its model cannot go on in the middle. Ask again.", "generation_interrupted")
 	}
 	if e, ok := errors.AsType[*chatError](err); ok {
 		return e.fault
@@ -199,21 +243,23 @@ func failure(err error) *apiError {
 	return serverError("The answer could not be finished. Ask again.", "generation_failed")
 }
 
-// insist repeats a write while the bus is away and the claim may still be there.
-// Nothing can be written twice: an entry has its number. Nothing is collected
-// meanwhile: the model waits.
+// insist repeats a write while the bus is away; if that was for too long, the
+// claim has passed to another, and the bus will say so. Nothing can be written
+// twice: an entry has its number. Nothing is collected meanwhile: the model waits.
 func (w *writer) insist(ctx context.Context, write func(context.Context) error) error {
+	patience := time.After(w.app.pens.away)
 	for {
-		asked := time.Now()
 		err := write(ctx)
-		if err == nil {
-			w.until = asked.Add(w.app.pens.ttl)
+		if errors.Is(err, bus.ErrLost) && w.revive(ctx) {
+			continue
 		}
-		if !errors.Is(err, bus.ErrDown) || time.Now().After(w.until) {
+		if !errors.Is(err, bus.ErrDown) {
 			return err
 		}
 		select {
 		case <-time.After(tryAgain):
+		case <-patience:
+			return err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
