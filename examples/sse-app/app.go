@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"log"
 	"net/http"
+	"net/url"
 	"os"
 	"sync/atomic"
 	"time"
@@ -81,7 +83,19 @@ func (a *app) handler() http.Handler {
 	a.addSocket(mux)
 	a.addMetrics(mux)
 	addPage(mux)
-	return a.logged(a.shared(mux))
+	return a.logged(a.shared(wellFormed(mux)))
+}
+
+// wellFormed refuses a query that cannot be read: net/http passes over the parts
+// that it does not understand, as if they had not been sent.
+func wellFormed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+			refuse(w, http.StatusBadRequest, fmt.Errorf("the query of the URL: %w", err))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // crash dies at once, as a bug would, so that one can watch the supervisor.

@@ -35,7 +35,6 @@ func BenchmarkPush(b *testing.B) {
 }
 
 func benchPush(b *testing.B, m *meeting) {
-	b.Setenv("SESSION_SECRET", "bench")
 	here, there := benchInstance(b, m), benchInstance(b, m)
 	cookie := cookieName + "=" + sign([]byte("bench"), "u", time.Now().Add(time.Hour))
 	req, _ := http.NewRequestWithContext(b.Context(), "GET", there+"/stream?only=inbox", nil)
@@ -93,7 +92,7 @@ func benchInstance(b *testing.B, m *meeting) (url string) {
 			b.Fatal("no bus")
 		}
 	}
-	a := newApp(config{interval: time.Hour, drain: time.Second, instance: "3"})
+	a := newApp(config{interval: time.Hour, drain: time.Second, instance: "3", secret: "bench"})
 	a.out, a.err, a.bus = log.New(io.Discard, "", 0), log.New(os.Stderr, "", 0), shared
 	ln, err := listen("127.0.0.1:0")
 	if err != nil {

@@ -1,6 +1,9 @@
 package main
 
-import "net/http"
+import (
+	"net/http"
+	"unicode/utf8"
+)
 
 // echo is GET /echo?data=...: one event as the client wants it, for those who
 // test a parser or what lies between it and this app. Whatever is in the query,
@@ -13,6 +16,9 @@ func (a *app) echo(w http.ResponseWriter, r *http.Request) {
 		return
 	case !q.Has("data"):
 		http.Error(w, "data is missing: /echo?data=...", http.StatusBadRequest)
+		return
+	case !utf8.ValidString(q.Get("data") + q.Get("event") + q.Get("id")):
+		http.Error(w, "events are text, in UTF-8: send bytes as base64", http.StatusBadRequest)
 		return
 	}
 	w.Header().Set("X-Content-Type-Options", "nosniff") // somebody else chose the text

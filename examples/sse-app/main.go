@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -54,6 +55,7 @@ type config struct {
 	busFile  string        // file with the URL of the bus
 	upstream string        // base URL of an OpenAI-compatible server; empty: the built-in model
 	origins  []string      // other origins whose pages may use a visitor's cookie
+	secret   string        // what cookies are signed with; empty: what the instances agree on
 	instance string        // number of this process among its siblings
 	askKey   string        // what the upstream knows us by, if a client sends nothing of its own
 	askModel string        // what the upstream is asked for, if a ticket or /chatgptApi names no model
@@ -86,9 +88,31 @@ func parse(args []string) config {
 		return err
 	})
 	f.Parse(args) // ExitOnError: prints the usage and exits by itself
+	if err := sane(f); err != nil {
+		fmt.Fprintf(os.Stderr, "sse-app: %v; see sse-app -h\n", err)
+		os.Exit(2)
+	}
 	c.askKey, c.askModel = os.Getenv("UPSTREAM_API_KEY"), os.Getenv("UPSTREAM_MODEL")
 	c.instance = cmp.Or(os.Getenv("NODE_APP_INSTANCE"), "0")
 	return c
+}
+
+// sane refuses what no flag can mean.
+func sane(f *flag.FlagSet) (err error) {
+	if f.NArg() > 0 {
+		return fmt.Errorf("%q is no flag, and there are no arguments", f.Arg(0))
+	}
+	f.VisitAll(func(one *flag.Flag) {
+		value, ok := one.Value.(flag.Getter)
+		if !ok {
+			return
+		}
+		d, ok := value.Get().(time.Duration)
+		if ok && (d < 0 || d == 0 && one.Name == "interval") {
+			err = fmt.Errorf("-%s %s: a time must be positive", one.Name, d)
+		}
+	})
+	return err
 }
 
 func run(c config) error {
@@ -102,6 +126,11 @@ func run(c config) error {
 	shared, err := openBus(c)
 	if err != nil {
 		return err
+	}
+	if c.secret = os.Getenv("SESSION_SECRET"); c.secret == "" && c.busFile != "" && os.Getenv("REDIS_URL") == "" {
+		if c.secret, err = secretIn(filepath.Join(filepath.Dir(c.busFile), "session.key")); err != nil {
+			return fmt.Errorf("share what cookies are signed with: %w; set SESSION_SECRET", err)
+		}
 	}
 	ln, err := listen(c.addr)
 	if err != nil {

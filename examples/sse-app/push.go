@@ -35,8 +35,8 @@ const (
 func (a *app) addPush(mux *http.ServeMux) {
 	push := a.sameSite(a.trusted(a.push))
 	mux.HandleFunc("POST /push", push)
-	mux.HandleFunc("GET /send_message", a.trusted(a.sendMessage))
-	mux.HandleFunc("POST /send_message", a.trusted(a.sendMessage))
+	mux.HandleFunc("GET /send_message", a.sameSite(a.trusted(a.sendMessage)))
+	mux.HandleFunc("POST /send_message", a.sameSite(a.trusted(a.sendMessage)))
 	mux.HandleFunc("GET /history", a.history)
 	mux.HandleFunc("/time", a.time)
 	mux.HandleFunc("GET /echo", a.echo)

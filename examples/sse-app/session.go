@@ -9,9 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"mime"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -46,7 +48,8 @@ func (a *app) addSession(mux *http.ServeMux) {
 	mux.HandleFunc("GET /me", a.me)
 }
 
-// sameSite refuses what a page of somebody else makes a visitor's browser send.
+// sameSite refuses what a page of somebody else makes a visitor's browser send,
+// by whatever method: an <img> sends a GET.
 func (a *app) sameSite(next http.HandlerFunc) http.HandlerFunc {
 	guard := http.NewCrossOriginProtection()
 	for _, origin := range a.origins {
@@ -54,10 +57,15 @@ func (a *app) sameSite(next http.HandlerFunc) http.HandlerFunc {
 			a.err.Printf("-origin: %v", err) // it stays refused
 		}
 	}
-	guard.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		refuse(w, http.StatusForbidden, errors.New("pages of another site may not do this; -origin lets one"))
-	}))
-	return guard.Handler(next).ServeHTTP
+	return func(w http.ResponseWriter, r *http.Request) {
+		changes := *r
+		changes.Method = http.MethodPost
+		if err := guard.Check(&changes); err != nil {
+			refuse(w, http.StatusForbidden, errors.New("pages of another site may not do this; -origin lets one"))
+			return
+		}
+		next(w, r)
+	}
 }
 
 // ownKey keeps pages of other sites from spending the key that the upstream
@@ -198,10 +206,14 @@ const (
 	askKeys = 10 * time.Second // how often the bus is asked: it must not forget, and may have
 )
 
-// keys are those that all instances share: SESSION_SECRET, or what they have
-// agreed on, or without a bus one of this process. There are none only if the
+// keys are those that all instances share: SESSION_SECRET, or that of the file
+// beside the bus's, or what they have agreed on, or without a bus one of this
+// process. There are none only if the
 // bus is away and was never there.
 func (a *app) keys(ctx context.Context) [][]byte {
+	if a.secret != "" {
+		return [][]byte{[]byte(a.secret)}
+	}
 	keys, ask := a.keyring.look(a.bus != nil)
 	if !ask {
 		return keys
@@ -217,14 +229,40 @@ func (a *app) keys(ctx context.Context) [][]byte {
 	return a.keyring.add([]byte(agreed))
 }
 
+// secretIn is what the instances of one machine sign cookies with: the content of
+// a file, made by whoever comes first. Unlike what is on the bus of one machine,
+// it outlives that bus.
+func secretIn(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return strings.TrimSpace(string(b)), err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
+	}
+	// Written aside and linked: of two who come at once one is first, and nobody
+	// reads half a secret.
+	aside, err := os.CreateTemp(filepath.Dir(path), ".session-*") // 0600
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(aside.Name())
+	_, err = aside.WriteString(rand.Text() + "\n")
+	if err := errors.Join(err, aside.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Link(aside.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	b, err = os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}
+
 // look gives the keys, and says whether the caller has to ask the bus: everybody
 // as long as there are none, later one now and then.
 func (k *keyring) look(shared bool) (keys [][]byte, ask bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if secret := os.Getenv("SESSION_SECRET"); secret != "" {
-		return [][]byte{[]byte(secret)}, false
-	}
 	if !shared && k.keys == nil {
 		k.keys = [][]byte{[]byte(rand.Text())}
 	}

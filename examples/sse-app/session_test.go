@@ -1,8 +1,13 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,8 +87,7 @@ func TestLoginRefuses(t *testing.T) {
 // Whatever is in the cookie, only what this service has signed makes somebody of
 // a visitor.
 func TestCookiesCannotBeForged(t *testing.T) {
-	t.Setenv("SESSION_SECRET", "one")
-	r := start(t, nil)
+	r := start(t, func(a *app) { a.secret = "one" })
 	cookie := login(t, r.url, "alice")
 	if got := who(t, r.url, cookie); got != `{"user":"alice"}` {
 		t.Fatalf("alice is %s", got)
@@ -103,7 +107,7 @@ func TestCookiesCannotBeForged(t *testing.T) {
 
 func TestOtherSitesCannotLogAnybodyIn(t *testing.T) {
 	r := start(t, func(a *app) { a.origins = []string{"https://chat.example"} })
-	for _, path := range []string{"/login", "/logout", "/push?user=u"} {
+	for _, path := range []string{"/login", "/logout", "/push?user=u", "/send_message"} {
 		for _, tt := range []struct {
 			header, value string
 			refused       bool
@@ -183,5 +187,62 @@ func TestCookieOfALongGoneKeyIsNobody(t *testing.T) {
 	a.keyring.add([]byte("new"))
 	if a.user(r) != "alice" {
 		t.Error("the cookie of the key before is not taken")
+	}
+}
+
+// Whoever comes first makes the secret, all use the same, and it outlives them.
+func TestInstancesOfOneMachineShareASecret(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "session.key")
+	const n = 8
+	got := make(chan string, n)
+	for range n {
+		go func() { // until it has one
+			secret, err := secretIn(path)
+			got <- fmt.Sprint(secret, err)
+		}()
+	}
+	first := <-got
+	for range n - 1 {
+		if other := <-got; other != first || len(other) < 26 {
+			t.Errorf("%q and %q", first, other)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".session-*")); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+func TestImagesPublishNothing(t *testing.T) {
+	r := start(t, nil)
+	if resp := do(t, "GET", r.url+"/send_message?message=x", "", "Sec-Fetch-Site", "cross-site"); resp.StatusCode != 403 {
+		t.Errorf("a GET from a page of another site: %s", resp.Status)
+	}
+	if resp := do(t, "GET", r.url+"/send_message?message=x", "", "Sec-Fetch-Site", "none"); resp.StatusCode != 503 { // there is no bus here
+		t.Errorf("a GET from the address bar: %s", resp.Status)
+	}
+}
+
+func TestQueriesThatCannotBeRead(t *testing.T) {
+	r := start(t, nil)
+	for _, path := range []string{"/stream?n=%", "/stream?n=1;n=2", "/stream?%zz=1", "/echo?data=%ff"} {
+		if resp := do(t, "GET", r.url+path, ""); resp.StatusCode != 400 {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}
+
+func TestFlagsThatCannotBeMeant(t *testing.T) {
+	for _, args := range [][]string{{"-delay", "-1s"}, {"-interval", "0s"}, {"extra"}} {
+		cmd := self(t, os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "SSE_APP_TEST_RUN_MAIN=1", "PORT=0")
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), args[0]) {
+			t.Errorf("%q: %v, %s", args, err, out)
+		}
 	}
 }
