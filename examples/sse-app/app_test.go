@@ -232,6 +232,10 @@ func TestAccessLogHasOneLinePerRequest(t *testing.T) {
 	if line := <-lines; len(line) > 500 {
 		t.Errorf("a request wrote a line of %d bytes", len(line))
 	}
+	do(t, "GET", r.url+"/stream", "").Body.Close() // in the middle
+	if line := <-lines; !strings.HasSuffix(line, " client left\n") {
+		t.Errorf("of a client that left is said: %q", line)
+	}
 	if len(lines) != 0 {
 		t.Errorf("further line %q", <-lines)
 	}

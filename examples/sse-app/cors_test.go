@@ -1,9 +1,14 @@
 package main
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/chromedp"
 )
 
 func TestCORS(t *testing.T) {
@@ -68,5 +73,31 @@ func TestFlagsAreChecked(t *testing.T) {
 		if err == nil || !strings.Contains(string(out), `"`+value+`"`) {
 			t.Errorf("%s %s: %v, %q", flag, value, err, out)
 		}
+	}
+}
+
+// In a real browser a page of another origin asks, with a preflight, and reads
+// what is streamed.
+func TestChromiumAsksFromAnotherOrigin(t *testing.T) {
+	r := start(t, nil)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<!doctype html><title>another origin</title>")
+	}))
+	t.Cleanup(other.Close)
+	b := &tab{t: t, ctx: browserContext(t)}
+	b.do(chromedp.Navigate(other.URL))
+	answer := js[string](b, `fetch("`+r.url+`/v1/chat/completions", {method: "POST", headers: {"Content-Type": "application/json"},
+		body: '{"model":"lorem","prompt":"x","stream":true}'}).then((r) => r.text())`)
+	if !strings.Contains(answer, "Lorem ") || !strings.HasSuffix(answer, "data: [DONE]\n\n") {
+		t.Errorf("the page read %q", answer)
+	}
+	tick := js[string](b, `new Promise((done) => {
+		const s = new EventSource("`+r.url+`/time");
+		s.onmessage = (e) => { s.close(); done(e.data); };
+		s.onerror = () => done("refused");
+	})`)
+	if !strings.HasPrefix(tick, "The server time is: ") {
+		t.Errorf("the page heard %q", tick)
 	}
 }

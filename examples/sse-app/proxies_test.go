@@ -175,6 +175,21 @@ func freeAddr(t *testing.T) string {
 	return ""
 }
 
+// What is not for the world does not get through.
+func TestProxiesKeepTheInsideInside(t *testing.T) {
+	for _, p := range []proxy{ourNginx, ourCaddy} {
+		t.Run(p.name, func(t *testing.T) {
+			r := start(t, func(a *app) { a.exit = func(int) { t.Error("a stranger ended the process") } })
+			front := p.before(t, r.url, "")
+			for path, want := range map[string]int{"/metrics": 404, "/error": 404, "/healthz": 200} {
+				if resp := do(t, "GET", front+path, ""); resp.StatusCode != want {
+					t.Errorf("%s: %s, want %d", path, resp.Status, want)
+				}
+			}
+		})
+	}
+}
+
 // Through each proxy: an event is seen when it comes, although the stream has
 // no end, and the app learns that the client left.
 func TestProxiesPassEventsOn(t *testing.T) {
