@@ -201,10 +201,7 @@ func TestStaleFiles(t *testing.T) {
 	script := g.write("app.sh", idle+"\n")
 	g.ok("start", script)
 	g.ok("delete", "app")
-	keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
-	kill9(t, daemon)
-	kill9(t, keeper)
-	g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+	g.killBoth()
 	if !exists(filepath.Join(g.home, "gpm.sock")) {
 		t.Fatal("there is no stale socket to find")
 	}

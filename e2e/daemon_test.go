@@ -95,16 +95,13 @@ func TestTheKeeperMayDie(t *testing.T) {
 			before := pids(g.online("sse", 2))
 			next := openStream(t, port)
 			next()
-			keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
-			if who != "the keeper" {
-				kill9(t, daemon)
-			}
-			kill9(t, keeper)
 			if who == "the keeper" {
+				keeper := g.pid("keeper.pid")
+				kill9(t, keeper)
 				g.until("a new keeper runs", func() bool { p := g.pid("keeper.pid"); return p != keeper && p != 0 && alive(p) })
 				g.until("a new daemon answers", func() bool { return g.answers() })
 			} else {
-				g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+				g.killBoth()
 				g.ok("resurrect")
 			}
 			if got := pids(g.online("sse", 2)); fmt.Sprint(got) != fmt.Sprint(before) {
@@ -252,17 +249,14 @@ func TestAnybodyMayDieAgain(t *testing.T) {
 	lines := func() int { return strings.Count(g.read(out), "\n") }
 	for i, who := range []string{"daemon", "keeper", "daemon", "keeper", "keeper", "both", "daemon", "keeper", "both"} {
 		keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
-		if who != "keeper" {
-			kill9(t, daemon)
-		}
-		if who != "daemon" {
-			kill9(t, keeper)
-		}
 		switch who {
+		case "daemon":
+			kill9(t, daemon)
 		case "both":
-			g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+			g.killBoth()
 			g.ok("list") // brings back a gpm that died
 		case "keeper":
+			kill9(t, keeper)
 			g.until("a new keeper runs", func() bool { p := g.pid("keeper.pid"); return p != keeper && p != 0 && alive(p) })
 		}
 		g.until("a daemon answers", g.answers)
@@ -300,11 +294,13 @@ func TestStandbysAfterTheDeathOfTheKeeper(t *testing.T) {
 			g.ok("start", g.conf(app))
 			g.until("two wait", func() bool { return g.online("m", 1)[0].Standby == 2 })
 			was := g.boots()
-			if who != "keeper" {
-				kill9(t, g.pid("gpm.pid"))
-			}
-			if who != "daemon" {
+			switch who {
+			case "keeper":
 				kill9(t, g.pid("keeper.pid"))
+			case "daemon":
+				kill9(t, g.pid("gpm.pid"))
+			case "both":
+				g.killBoth()
 			}
 			g.until("a daemon answers", func() bool { return g.run("list").code == 0 })
 			serves := g.online("m", 1)[0].PID
@@ -328,10 +324,7 @@ func TestAShellsChildAfterBothDeaths(t *testing.T) {
 	script := g.write("server.js", fmt.Sprintf("require('http').createServer((q, r) => r.end('ok')).listen(%d)", port))
 	g.ok("start", g.conf(keys{"name": "sh", "script": "node " + script + "; true", "instances": 2}))
 	list := g.online("sh", 2)
-	keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
-	kill9(t, daemon)
-	kill9(t, keeper)
-	g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+	g.killBoth()
 	g.ok("list")
 	for _, in := range g.online("sh", 2) {
 		if len(in.Listeners) == 0 {

@@ -304,6 +304,19 @@ func kill9(t *testing.T, pid int) {
 	}
 }
 
+// killBoth kills keeper and daemon at once, and waits until they are dead. The
+// keeper stands still first: else it may start the next daemon before it dies,
+// and that one the next keeper.
+func (g *gpm) killBoth() {
+	g.t.Helper()
+	keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
+	signal(g.t, []int{keeper}, syscall.SIGSTOP)
+	g.until("the keeper stands still", func() bool { return state(keeper) == 'T' })
+	kill9(g.t, daemon)
+	kill9(g.t, keeper)
+	g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
+}
+
 // nextPort starts at another place in each test process.
 var nextPort = func() *atomic.Int64 {
 	n := new(atomic.Int64)

@@ -99,8 +99,8 @@ func (b *Bus) session(report func(error)) (lasted time.Duration, err error) {
 	asking.Go(func() { b.ask(ctx, ears) }) // until this session is over
 	err = b.listen(ctx, ears)
 	lasted = time.Since(began)
+	b.deafen() // first: when the bus is not up, no follower says that there is just nothing new
 	b.settle(nil, lasted > pulse)
-	b.deafen()
 	return lasted, err
 }
 
