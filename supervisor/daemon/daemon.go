@@ -229,10 +229,11 @@ func (d *daemon) serve() error {
 	}
 	d.recover()
 	go func() { d.census.run(d.ending); ended <- nil }() // now it is known who listens
-	go func() { ended <- server.Serve(listener) }()
+	// Before the first answer: whoever has got one from this daemon finds its pid.
 	if err := os.WriteFile(filepath.Join(d.home, "gpm.pid"), []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		d.log.Error("write pid file", "error", err)
 	}
+	go func() { ended <- server.Serve(listener) }()
 	if err := d.link.Ready(); err != nil {
 		d.log.Error("tell the keeper that we are ready", "error", err)
 	}
