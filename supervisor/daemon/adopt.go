@@ -81,10 +81,12 @@ func wanted(r *supervisor.Record, index int) bool {
 // survivor makes the process of a child that the keeper still has.
 func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, pipes map[string]logs.Pipe) supervisor.Survivor {
 	h := d.hands
+	attached := make(chan struct{})
 	p := &process{
 		born: born, place: at, pid: c.PID, start: c.Start,
-		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}),
+		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{},
 		app: &r.App, uid: -1,
+		attached: attached, news: attached, over: make(chan struct{}),
 	}
 	if u, err := accountOf(&r.App); err == nil && u != nil {
 		p.uid = int(u.cred.UID)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ func (h *hands) bury(p *process, e keeper.Exit) {
 	<-p.attached
 	h.mu.Lock()
 	p.dying = true // its place does not change from here on
+	news := p.news
 	h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), sweepTime)
 	defer cancel()
@@ -75,12 +77,32 @@ func (h *hands) bury(p *process, e keeper.Exit) {
 	if e.Signal != 0 {
 		x.Signal = proc.SignalName(e.Signal)
 	}
+	<-news
 	p.report(supervisor.Fact{Kind: supervisor.Ended, Exit: x})
 	p.report(supervisor.Fact{Kind: supervisor.Tail, Exit: x, Tail: h.lastWords(p)})
 	h.complain(p, "close its old sockets", h.holder.Retire(p.App, p.Index, p.Gen))
 	h.abandon(p)
 	h.forget(p)
 	h.ack(e.PID)
+	close(p.over)
+}
+
+// yield waits until nothing is left of a dead process that had the very place of
+// one that is to come, and with it the names: its app was deleted, which does not
+// wait for its last words, and is started anew.
+func (h *hands) yield(ctx context.Context, at place) error {
+	h.mu.Lock()
+	p := h.procs[at]
+	h.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of the process before it: %w", ctx.Err())
+	}
 }
 
 // lastWords drains the pipes and returns the end of what was said.

@@ -78,7 +78,9 @@ type process struct {
 	buried   bool     // what was made for it is given up; guarded by hands.mu
 	ipc      *os.File // our end of Node's channel, or nil
 	report   func(supervisor.Fact)
-	attached chan struct{} // closed when report and readers are set
+	attached chan struct{}   // closed when report and readers are set
+	news     <-chan struct{} // closed when all that was heard of its sockets is told; guarded by hands.mu
+	over     chan struct{}   // closed when nothing of it is left, not even its names
 }
 
 var outputs = []string{"out", "err"}
@@ -148,12 +150,6 @@ func (h *hands) judgeTraps(stop <-chan struct{}) {
 
 // heard passes on what the holder learned about a process's sockets.
 func (h *hands) heard(e sock.Event) {
-	h.mu.Lock()
-	p := h.procs[place{e.Owner.App, e.Owner.Index, e.Owner.Gen}]
-	h.mu.Unlock()
-	if p == nil {
-		return
-	}
 	f := supervisor.Fact{Kind: supervisor.Refused}
 	switch e.Kind {
 	case sock.Listening:
@@ -163,9 +159,21 @@ func (h *hands) heard(e sock.Event) {
 	default:
 		f.Text = fmt.Sprintf("address %s is %s: %v", e.Addr, e.Kind, e.Err)
 	}
-	go func() { // the spawn may not have returned yet, and the holder must not wait for it
-		<-p.attached
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.procs[place{e.Owner.App, e.Owner.Index, e.Owner.Gen}]
+	if p == nil {
+		return
+	}
+	// The spawn may not have returned yet, and the holder must not wait for it.
+	// One after the other: that a port was refused is told before the death that
+	// follows from it.
+	before, told := p.news, make(chan struct{})
+	p.news = told
+	go func() {
+		<-before
 		p.report(f)
+		close(told)
 	}()
 }
 

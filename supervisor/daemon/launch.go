@@ -22,6 +22,9 @@ import (
 
 // launch spawns the process of l. It is called from a goroutine of the brain's.
 func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Process, error) {
+	if err := h.yield(ctx, place{l.App.Name, l.Index, l.Gen}); err != nil {
+		return nil, fmt.Errorf("start %q: %w", l.App.Name, err)
+	}
 	if p := h.take(l); p != nil {
 		if s, err := h.seat(p, l); !errors.Is(err, errDied) {
 			return s, err
@@ -32,9 +35,11 @@ func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Pr
 
 func (h *hands) newProcess(l supervisor.Launch) *process {
 	at := place{l.App.Name, l.Index, l.Gen}
+	attached := make(chan struct{})
 	return &process{
 		born: at, place: at, id: l.ID, app: l.App, report: l.Report,
-		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}), uid: -1,
+		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, uid: -1,
+		attached: attached, news: attached, over: make(chan struct{}),
 	}
 }
 
