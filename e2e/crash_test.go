@@ -155,7 +155,7 @@ func TestCrashLoop(t *testing.T) {
 func TestStopExitCodes(t *testing.T) {
 	t.Parallel()
 	g := newGPM(t)
-	path := g.conf(g.app("app", "until [ -e code ]; do sleep 0.02; done; c=$(cat code); rm code; exit $c", keys{"stop_exit_codes": []int{42, 0}}))
+	path := g.conf(g.app("app", "until [ -s code ]; do sleep 0.02; done; c=$(cat code); rm code; exit $c", keys{"stop_exit_codes": []int{42, 0}}))
 	g.ok("start", path)
 	pid := g.online("app", 1)[0].PID
 	g.write("code", "41")

@@ -136,7 +136,7 @@ func TestFullDiskUnderTheHome(t *testing.T) {
 	t.Parallel()
 	g := newGPM(t)
 	smallDisk(t, g.home, "256k")
-	t.Cleanup(func() { g.run("kill") }) // while the socket is there
+	t.Cleanup(g.end) // while the socket is there; who lives keeps the disk busy
 	script := g.write("app.sh", idle+"\n")
 	g.ok("start", script)
 	filler := filepath.Join(g.home, "filler")

@@ -94,14 +94,8 @@ func newGPM(t *testing.T) *gpm {
 	g.env = append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GPM_") }), "GPM_HOME="+home, "NO_COLOR=1",
 		"GORACE=atexit_sleep_ms=0") // a raced gpm would sleep for a second at each exit
 	t.Cleanup(func() {
-		keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
 		g.dir = home // the test's own folder may be gone
-		g.run("kill")
-		for _, pid := range []int{keeper, daemon} {
-			if pid > 0 {
-				g.until("keeper and daemon end", func() bool { return !alive(pid) })
-			}
-		}
+		g.end()
 		if left := g.left(); len(left) > 0 {
 			t.Errorf("after gpm kill these are left: %q", left)
 		}
@@ -117,6 +111,19 @@ func newGPM(t *testing.T) *gpm {
 		os.RemoveAll(home)
 	})
 	return g
+}
+
+// end is gpm kill, and the end of keeper and daemon, which comes a moment after
+// their last sign. The test may have said gpm kill itself: then no file has the
+// keeper's pid any more.
+func (g *gpm) end() {
+	g.t.Helper()
+	g.run("kill")
+	g.until("keeper and daemon end", func() bool {
+		return !slices.ContainsFunc(g.left(), func(s string) bool {
+			return strings.HasSuffix(s, "gpm keeper ") || strings.HasSuffix(s, "gpm daemon ")
+		})
+	})
 }
 
 // left are the processes that run with this home in their environment.
@@ -311,7 +318,7 @@ func (g *gpm) killBoth() {
 	g.t.Helper()
 	keeper, daemon := g.pid("keeper.pid"), g.pid("gpm.pid")
 	signal(g.t, []int{keeper}, syscall.SIGSTOP)
-	g.until("the keeper stands still", func() bool { return state(keeper) == 'T' })
+	g.until("the keeper stands still", func() bool { return !moves(keeper) })
 	kill9(g.t, daemon)
 	kill9(g.t, keeper)
 	g.until("both are dead", func() bool { return !alive(keeper) && !alive(daemon) })
