@@ -117,7 +117,11 @@ func (in *instance) drainOver(p *process) {
 		return
 	}
 	if p.app.Drain != config.DrainSignal {
-		in.event("drain", fmt.Sprintf("pid %d had until now to drain: %s cut", p.pid(), many(p.count.Live, "live stream")))
+		cut := many(p.count.Live, "live stream")
+		if p.count.Live+p.count.Queue == 0 { // a count of none had ended it sooner: there was no time for one
+			cut = "its streams are"
+		}
+		in.event("drain", fmt.Sprintf("pid %d had until now to drain: %s cut", p.pid(), cut))
 	}
 	in.ladder(p)
 }
