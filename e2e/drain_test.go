@@ -62,9 +62,8 @@ func TestIdleConnectionsHoldNoDrainUp(t *testing.T) {
 	for range 5 {
 		idle = append(idle, keepAlive(t, port))
 	}
-	if n := len(accepted(t, tree(old))); n != len(idle) {
-		t.Fatalf("pid %d has %d connections, %d are kept", old, n, len(idle))
-	}
+	// The kernel's table changes while it is read: a row may be missed.
+	g.until("the process has the connections that are kept", func() bool { return len(accepted(t, tree(old))) == len(idle) })
 	g.ok("reload", "srv")
 	g.until("the old process is gone", func() bool { return !alive(old) })
 	g.drained()
@@ -104,13 +103,13 @@ func TestDrainTimeoutCuts(t *testing.T) {
 	t.Parallel()
 	steering(t)
 	g := newGPM(t)
-	port := g.endless(1, keys{"drain_timeout": "1s"})
+	port := g.endless(1, keys{"drain_timeout": "5s"}) // some counts of the streams, also on a slow machine
 	s := g.tap(port, "/stream")
 	began := time.Now()
 	g.ok("reload", "srv")
 	s.cut("drain_timeout")
-	if took := time.Since(began); took < time.Second {
-		t.Errorf("it was cut after %s, drain_timeout is 1s", took)
+	if took := time.Since(began); took < 5*time.Second {
+		t.Errorf("it was cut after %s, drain_timeout is 5s", took)
 	}
 	g.until("the old process is gone", func() bool { return !alive(s.pid) })
 	contains(t, g.ok("describe", "srv"), fmt.Sprintf("pid %d gets no new connections", s.pid), "1 live stream cut")
@@ -226,7 +225,11 @@ func TestVerbsThatDrain(t *testing.T) {
 			t.Parallel()
 			g := newGPM(t)
 			port := g.endless(2)
-			s, other := g.tap(port, "/stream?n=100"), g.tap(port, "/stream?n=10")
+			path := "/stream?n=100" // 2 s
+			if !c.drain {
+				path = "/stream?n=10000" // what is cut must not have ended before
+			}
+			s, other := g.tap(port, path), g.tap(port, "/stream?n=10")
 			done := g.background(c.verb...)
 			if c.drain {
 				other.complete(name)
@@ -282,7 +285,10 @@ func TestShutdownTimeout(t *testing.T) {
 			g := newGPM(t)
 			port := g.endless(2, keys{"drain_timeout": "1h", "shutdown_timeout": c.timeout})
 			path := "/stream"
-			if c.finite {
+			switch {
+			case c.finite && c.cut:
+				path = "/stream?n=10000" // it must not have ended before
+			case c.finite:
 				path = "/stream?n=100" // 2 s
 			}
 			s := g.tap(port, path)
@@ -328,7 +334,8 @@ func TestStreamsAreCounted(t *testing.T) {
 	if sum != 4 || d.Queue != 0 {
 		t.Errorf("ages %+v, queue %d", d.Ages, d.Queue)
 	}
-	contains(t, g.ok("describe", "srv"), "streams", "4, 1 idle", "gets its share")
+	g.until("describe tells of the idle one", func() bool { return strings.Contains(g.ok("describe", "srv"), "4, 1 idle") })
+	contains(t, g.ok("describe", "srv"), "streams", "gets its share")
 	// What nobody accepts is in the queue.
 	pid := g.instance("srv", 0).PID
 	signal(t, []int{pid}, syscall.SIGSTOP)
