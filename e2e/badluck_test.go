@@ -109,14 +109,14 @@ func TestAPortThatIsTaken(t *testing.T) {
 	t.Cleanup(func() { _ = stranger.Process.Kill(); _ = stranger.Wait() })
 	g.until("the stranger listens", func() bool { _, err := get("http://" + addr(port)); return err == nil })
 
-	said := g.fails("start", g.conf(keys{"name": "srv", "script": filepath.Join(bin, "gosrv"), "env": keys{"ADDR": addr(port)}, "max_restarts": 3}))
+	said := g.fails("start", g.conf(keys{"name": "srv", "script": filepath.Join(bin, "gosrv"), "env": keys{"ADDR": addr(port)}, "max_restarts": 3, "ready": keys{"http": "/"}}))
 	contains(t, said, "✗ srv-0 ", "in use", addr(port))
 	g.until("it is given up", func() bool { return g.instance("srv", 0).Status == api.Errored })
 	contains(t, g.ok("list"), "srv-0: ", addr(port)+" is in use")
 	contains(t, g.ok("describe", "srv"), addr(port)+" is in use by", "gosrv")
 	// One that does not mind is online, and its story tells of the port.
 	g.ok("start", g.conf(g.app("calm", filepath.Join(bin, "gosrv")+" || echo never mind; "+idle, keys{"env": keys{"ADDR": addr(port)}})))
-	contains(t, g.ok("describe", "calm"), addr(port)+" is in use by")
+	g.until("its story tells of the port", func() bool { return strings.Contains(g.ok("describe", "calm"), addr(port)+" is in use by") })
 	// The stranger was not disturbed, and when he goes the app has the port.
 	if _, err := get("http://" + addr(port)); err != nil {
 		t.Error(err)

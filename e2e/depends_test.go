@@ -125,9 +125,10 @@ func TestDependencyFails(t *testing.T) {
 	g := newGPM(t)
 	g.write("bus", "#!/bin/sh\ntest -e good || { echo no disk >&2; exit 1; }\nexec sleep 1000\n")
 	g.write("web", "#!/bin/sh\nexec sleep 1000\n")
+	good := keys{"exec": "test -e good", "interval": "100ms"} // else it would be online if it had no CPU for a second before it ends
 	conf := g.conf(
 		map[string]any{"name": "web", "script": "web", "interpreter": "none", "depends_on": "bus", "instances": 2},
-		map[string]any{"name": "bus", "script": "bus", "interpreter": "none", "max_restarts": 2},
+		map[string]any{"name": "bus", "script": "bus", "interpreter": "none", "max_restarts": 2, "ready": good},
 		map[string]any{"name": "other", "script": "web", "interpreter": "none"},
 	)
 	said := g.fails("start", conf, "--only", "web")

@@ -267,7 +267,12 @@ func (g *gpm) write(name, text string) string {
 	if strings.HasPrefix(text, "#!") {
 		mode = 0o755
 	}
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+	// No other test forks meanwhile: its child would have the file open until it
+	// executes something, and nobody could execute the file ("text file busy").
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(path, []byte(text), mode)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		g.t.Fatal(err)
 	}
 	return path

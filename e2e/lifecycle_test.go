@@ -214,6 +214,9 @@ func TestStartAgain(t *testing.T) {
 	app := g.app("app", say, keys{"env": keys{"WORD": "one", "GONE": "x"}, "args": "a b", "instances": 2})
 	path := g.conf(app, g.app("other", idle))
 	g.ok("start", path)
+	for _, in := range g.online("app", 2) {
+		g.until("it has spoken", func() bool { return g.read(in.OutFile) == "one x a b\n" })
+	}
 	other := g.instance("other", 0).PID
 	maps.Copy(app, keys{"env": keys{"WORD": "two"}, "args": "c", "instances": 3, "max_restarts": 5, "namespace": "moved"})
 	g.conf(app)
@@ -224,8 +227,9 @@ func TestStartAgain(t *testing.T) {
 		if in.Instance == 2 {
 			want = "two  c\n"
 		}
-		if got := g.read(in.OutFile); got != want || in.Namespace != "moved" {
-			t.Errorf("instance %d said %q, it is in %q", in.Instance, got, in.Namespace)
+		g.until(fmt.Sprintf("instance %d has said %q", in.Instance, want), func() bool { return g.read(in.OutFile) == want })
+		if in.Namespace != "moved" {
+			t.Errorf("instance %d is in %q", in.Instance, in.Namespace)
 		}
 	}
 	if d := g.describe("app")[0]; d.App.MaxRestarts != 5 || d.Restarts != 1 {
