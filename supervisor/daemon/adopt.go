@@ -83,7 +83,7 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 	h := d.hands
 	p := &process{
 		born: born, place: at, pid: c.PID, start: c.Start,
-		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}),
+		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, attached: make(chan struct{}), rested: make(chan struct{}),
 		app: &r.App, uid: -1,
 	}
 	if u, err := accountOf(&r.App); err == nil && u != nil {

@@ -79,8 +79,8 @@ func (h *hands) bury(p *process, e keeper.Exit) {
 	p.report(supervisor.Fact{Kind: supervisor.Tail, Exit: x, Tail: h.lastWords(p)})
 	h.complain(p, "close its old sockets", h.holder.Retire(p.App, p.Index, p.Gen))
 	h.abandon(p)
-	h.forget(p)
 	h.ack(e.PID)
+	h.forget(p)
 }
 
 // lastWords drains the pipes and returns the end of what was said.
@@ -150,6 +150,7 @@ func (h *hands) forget(p *process) {
 	defer h.mu.Unlock()
 	if h.procs[p.place] == p {
 		delete(h.procs, p.place)
+		close(p.rested)
 	}
 	delete(h.byTag, p.tag())
 }

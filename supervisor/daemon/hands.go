@@ -79,6 +79,7 @@ type process struct {
 	ipc      *os.File // our end of Node's channel, or nil
 	report   func(supervisor.Fact)
 	attached chan struct{} // closed when report and readers are set
+	rested   chan struct{} // closed when it has been dealt with: another may have its place
 }
 
 var outputs = []string{"out", "err"}
