@@ -46,7 +46,7 @@ func TestLogFileNames(t *testing.T) {
 		if !regexp.MustCompile(`^a-b-[0-9a-f]{4}-out.log$`).MatchString(filepath.Base(in.OutFile)) {
 			t.Errorf("%q writes %s", name, in.OutFile)
 		}
-		g.until(name+" has its lines", func() bool { return g.read(in.OutFile) == "hello\n" })
+		g.until(name+" has its lines", func() bool { return g.read(in.OutFile) == "hello\n" && g.read(in.ErrorFile) == "oops\n" })
 	}
 	g.until("both streams are in one file", func() bool { return len(g.read(d("both.log"))) == len("hello\noops\n") })
 	for _, in := range g.list() {
@@ -162,9 +162,9 @@ func TestRotation(t *testing.T) {
 			g.until("the last line is written", func() bool { return strings.Contains(g.read(current), fmt.Sprintf("line %d\n", lines)) })
 			var old []string
 			g.until("old files are as many as they should be, and compressed", func() bool {
-				all := g.logFiles("many-out-*")
-				old = g.logFiles("many-out-*" + c.ext)
-				return len(old) > 1 && len(all) == len(old) && (c.kept == 0 || len(all) == c.kept)
+				old = g.logFiles("many-out-*") // in one look: while one is compressed, it is there twice
+				strange := func(path string) bool { return !strings.HasSuffix(path, c.ext) }
+				return len(old) > 1 && !slices.ContainsFunc(old, strange) && (c.kept == 0 || len(old) == c.kept)
 			})
 			slices.Sort(old) // the names are dates
 			var text strings.Builder
@@ -249,7 +249,7 @@ func TestLastWords(t *testing.T) {
 		"killed":   "printf TAIL; kill -9 $$",
 		"grandson": "printf TAIL; (sleep 1000) & exit 3", // who holds the pipe open
 	} {
-		said := g.fails("start", g.conf(g.app(name, script, keys{"autorestart": false})))
+		said := g.fails("start", g.conf(g.app(name, script, unready, keys{"autorestart": false})))
 		contains(t, said, "\n    TAIL\n", name+"-0 stopped")
 		if got := g.read(g.log(name+"-out.log")) + g.read(g.log(name+"-error.log")); got != "TAIL\n" {
 			t.Errorf("%s: the files have %q", name, got)
@@ -260,11 +260,15 @@ func TestLastWords(t *testing.T) {
 	}
 }
 
+// unready is an app that is not taken for ready because it has lived for a
+// second: its end is a failure to start, also on a machine that is slow.
+var unready = keys{"wait_ready": true}
+
 func TestAllOfALongOutputBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	g := newGPM(t)
 	for name, key := range map[string]keys{"raw": {}, "dated": {"time": true}, "json": {"log_type": "json"}} {
-		g.fails("start", g.conf(g.app(name, "seq 1 100000; echo LAST; exit 1", keys{"autorestart": false, "log_max_size": "100M"}, key)))
+		g.fails("start", g.conf(g.app(name, "seq 1 100000; echo LAST; exit 1", unready, keys{"autorestart": false, "log_max_size": "100M"}, key)))
 		number := regexp.MustCompile(`^(?:\{"message":"|[0-9T:-]{19}: )?(\d+|LAST)(?:"|$)`)
 		n := 0
 		for line := range strings.Lines(g.read(g.log(name + "-out.log"))) {

@@ -116,9 +116,9 @@ func TestProbeKinds(t *testing.T) {
 				return
 			}
 			delete(env, "READY")
-			app["listen_timeout"] = "3s"
+			app["listen_timeout"] = "10s" // time enough to start, and to be asked
 			said := g.fails("reload", g.conf(app))
-			contains(t, said, "✗ m-0", "not ready within listen_timeout (3s)", c.said)
+			contains(t, said, "✗ m-0", "not ready within listen_timeout (10s)", c.said)
 			if now := pids(g.online("m", 2)); !slices.Equal(now, was) {
 				t.Errorf("the processes were %v, now they are %v", was, now)
 			}

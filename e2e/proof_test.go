@@ -75,7 +75,6 @@ func TestTheProofItself(t *testing.T) {
 
 			var w wound
 			o = s.load(port, 300)
-			o.Timeout = 2 * time.Second
 			l = g.underLoad(o, func() {
 				wait(t, "it has a few connections", func() bool { return len(accepted(t, tree(pid))) > s.held+3 })
 				w = behead(t, pid)

@@ -90,10 +90,13 @@ func (g *gpm) datedLogs(n int) {
 	g.t.Helper()
 	out := regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d: asked for /hello$`)
 	errs := regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d: instance \d starts$`)
-	g.until(fmt.Sprintf("%d lines are in the logs", n), func() bool {
+	g.until(fmt.Sprintf("%d lines are in the logs, and an error of each", n), func() bool {
 		have := 0
 		for _, in := range g.list() {
 			have += strings.Count(g.read(filepath.Join(g.dir, "logs", fmt.Sprintf("custom-%d.log", in.ID))), "\n")
+			if g.read(filepath.Join(g.dir, "logs", fmt.Sprintf("error-%d.log", in.ID))) == "" {
+				return false
+			}
 		}
 		return have >= n
 	})

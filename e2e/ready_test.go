@@ -49,9 +49,9 @@ func TestNobodySaysReady(t *testing.T) {
 	t.Parallel()
 	g, port := newGPM(t), freePort(t)
 	silent := readyApp(t, port, map[string]any{})
-	silent["listen_timeout"], silent["max_restarts"] = 4000, 1
+	silent["listen_timeout"], silent["max_restarts"] = 10_000, 1 // time enough to start, and to listen
 	said := g.fails("start", g.conf(silent))
-	for _, want := range []string{"did not say 'ready' within listen_timeout (4s)", "instance 0 listens", "instance 1 listens"} {
+	for _, want := range []string{"did not say 'ready' within listen_timeout (10s)", "instance 0 listens", "instance 1 listens"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not said:\n%s", want, said)
 		}
@@ -64,7 +64,7 @@ func TestNobodySaysReady(t *testing.T) {
 	g.ok("start", g.conf(good))
 	was := g.online("r", 2)
 	said = g.fails("reload", g.conf(silent))
-	if want := "did not say 'ready' within listen_timeout (4s)"; !strings.Contains(said, want) {
+	if want := "did not say 'ready' within listen_timeout (10s)"; !strings.Contains(said, want) {
 		t.Errorf("%q is not said:\n%s", want, said)
 	}
 	if now := g.online("r", 2); !slices.Equal(pids(now), pids(was)) {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -16,20 +17,22 @@ import (
 const goodVersion = "exec node stream.js"
 
 // brokenVersions never serve. said is what a person gets to see: the reason, and
-// the last lines of the new process.
+// the last lines of the new process. Those that end have all the time for it that
+// a slow machine takes.
 var brokenVersions = []struct {
 	name, script string
+	limit        time.Duration // listen_timeout
 	said         []string
 }{
-	{"exits", "echo cannot find the database >&2; exit 3",
+	{"exits", "echo cannot find the database >&2; exit 3", patience,
 		[]string{"the new process exited with code 3", "cannot find the database"}},
-	{"does not compile", "exec node -e 'console.log('",
+	{"does not compile", "exec node -e 'console.log('", patience,
 		[]string{"the new process exited with code 1", "SyntaxError"}},
-	{"is killed", "echo one moment; kill -9 $$; sleep 1000",
+	{"is killed", "echo one moment; kill -9 $$; sleep 1000", patience,
 		[]string{"the new process killed by SIGKILL (not by gpm)", "one moment"}},
-	{"never listens", "echo thinking; exec sleep 1000",
+	{"never listens", "echo thinking; exec sleep 1000", 3 * time.Second,
 		[]string{"it did not listen within listen_timeout (3s), as the one before it did", "thinking"}},
-	{"hangs", "trap '' INT; echo in a loop; while :; do :; done",
+	{"hangs", "trap '' INT; echo in a loop; while :; do :; done", 3 * time.Second,
 		[]string{"it did not listen within listen_timeout (3s), as the one before it did", "in a loop"}},
 }
 
@@ -107,7 +110,7 @@ func TestReloadOfABrokenVersion(t *testing.T) {
 	for _, b := range brokenVersions {
 		v.version(b.script)
 		var said string
-		nothingBroken(t, o, v.underLoad(o, func() { said = v.fails("reload", v.config(3*time.Second)) }), b.name)
+		nothingBroken(t, o, v.underLoad(o, func() { said = v.fails("reload", v.config(b.limit)) }), b.name)
 		for _, want := range append(b.said, "✗ v-0 online", "left as it was, because v-0 failed") {
 			if !strings.Contains(said, want) {
 				t.Errorf("%s: %q is not said:\n%s", b.name, want, said)
@@ -129,7 +132,7 @@ func TestReloadOfABrokenVersionWhileTheDaemonDies(t *testing.T) {
 		v.version(b.script)
 		l := v.underLoad(o, func() {
 			kills := v.menaced(func() {
-				if said := v.run("reload", v.config(3*time.Second)); said.code == 0 {
+				if said := v.run("reload", v.config(b.limit)); said.code == 0 {
 					t.Errorf("%s: reload says that it went well: %v", b.name, said)
 				}
 			})
@@ -142,19 +145,32 @@ func TestReloadOfABrokenVersionWhileTheDaemonDies(t *testing.T) {
 	v.renewed(v.underLoad(o, func() { v.ok("reload", v.config(30*time.Second)); v.drained() }), o)
 }
 
-// A new process that takes two seconds to listen: the old one serves meanwhile.
+// patientServer listens when the test lets it.
+const patientServer = `
+const wait = setInterval(() => {
+  if (!require('fs').existsSync('listen')) return;
+  clearInterval(wait);
+  require('http').createServer((req, res) => res.end(process.pid + '\n')).listen(%d);
+}, 20);
+`
+
+// A new process that takes its time to listen: the old one serves meanwhile.
 // And one reload at a time: the second is told so.
 func TestReloadOfASlowApp(t *testing.T) {
 	t.Parallel()
 	tool(t, "node")
 	g, port := newGPM(t), freePort(t)
-	script := g.write("slow.js", strings.ReplaceAll(fmt.Sprintf(slowServer, port), "500)", "2000)"))
-	g.ok("start", g.conf(map[string]any{"name": "slow", "script": script, "instances": 2}))
+	script := g.write("slow.js", fmt.Sprintf(patientServer, port))
+	g.write("listen", "")
+	g.ok("start", g.conf(map[string]any{"name": "slow", "script": script, "cwd": g.dir, "instances": 2}))
 	g.listeners("slow", port, 2, 1)
 	was := pids(g.online("slow", 2))
 	undisturbed := g.undisturbed
 	if modes()[0].steer == "none" {
 		undisturbed = func(port int, path string, f func()) { g.onlyAccepted(g.underLoad(requests(port, path, 100), f), 2) }
+	}
+	if err := os.Remove(g.path("listen")); err != nil {
+		t.Fatal(err)
 	}
 	undisturbed(port, "/", func() {
 		first := g.background("reload", "slow")
@@ -165,6 +181,7 @@ func TestReloadOfASlowApp(t *testing.T) {
 		if in := g.instance("slow", 1); in.PID != was[1] {
 			t.Errorf("instance 1 was touched before instance 0 was ready: pid %d, before %d", in.PID, was[1])
 		}
+		g.write("listen", "")
 		if o := <-first; o.code != 0 {
 			t.Errorf("the first reload: %v", o)
 		}

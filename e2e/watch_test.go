@@ -32,6 +32,18 @@ func (g *gpm) replaced(app string, n, generation int) {
 	})
 }
 
+// atOnce makes a change that takes several calls in no time: the daemon stands
+// still meanwhile, else a slow test makes two changes of it.
+func (g *gpm) atOnce(change func() error) {
+	g.t.Helper()
+	resume := g.pauseDaemon()
+	err := change()
+	resume()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+}
+
 // One change is one reload of all instances, whatever kind of change it is;
 // what does not count as one is none.
 func TestWatch(t *testing.T) {
@@ -84,9 +96,7 @@ func TestWatch(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := step.do(); err != nil {
-			t.Fatal(err)
-		}
+		g.atOnce(step.do)
 		t.Log(step.what)
 		generation++
 		g.replaced("app", 4, generation)
@@ -108,9 +118,7 @@ func TestWatch(t *testing.T) {
 		if !g.instance("app", 0).Watching {
 			t.Errorf("after %s it is not watched", verb)
 		}
-		if err := os.WriteFile(code("old.js"), []byte("after "+verb), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		g.atOnce(func() error { return os.WriteFile(code("old.js"), []byte("after "+verb), 0o644) })
 		generation++
 		g.replaced("app", 4, generation)
 	}
@@ -207,8 +215,11 @@ func TestWatchEverything(t *testing.T) {
 	app["script"], app["interpreter"] = g.write("app.sh", "echo started; echo started >&2; exec "+filepath.Join(bin, "gosrv")+"\n"), "/bin/sh"
 	g.ok("start", g.conf(app))
 	g.replaced("app", 2, 1)
-	g.write("page.html", "new")
+	page := func(text string) func() error {
+		return func() error { return os.WriteFile(g.path("page.html"), []byte(text), 0o644) }
+	}
+	g.atOnce(page("new"))
 	g.replaced("app", 2, 2)
-	g.write("page.html", "newer")
+	g.atOnce(page("newer"))
 	g.replaced("app", 2, 3)
 }

@@ -205,7 +205,7 @@ func (r *Reader) run() {
 			r.left = r.left || end != final
 			end = final
 		}
-		if end == keep && !r.showAt.IsZero() && !time.Now().Before(r.showAt) {
+		if end == keep && r.overdue() {
 			end = show
 		}
 		if err := r.drain(end); err != nil {
@@ -306,6 +306,20 @@ func (r *Reader) due() {
 	case r.showAt.IsZero() && n != r.held:
 		r.showAt = time.Now().Add(r.book.partialAfter)
 	}
+}
+
+// overdue tells whether the unfinished line must be shown. If it was the daemon
+// that stood still, and not the app, the rest of the line is in the pipe: it is
+// not unfinished, and must not be torn by the next line of another reader.
+func (r *Reader) overdue() bool {
+	if r.showAt.IsZero() || time.Now().Before(r.showAt) {
+		return false
+	}
+	_ = r.pipe(func(fd int) error { // the next fetch meets the same error
+		_, err := r.journal.take(fd, batchSize)
+		return err
+	})
+	return r.drain(keep) == nil && !r.showAt.IsZero() // drain, too, is tried again
 }
 
 // sleep waits until the pipe, which is armed, has something; false: until there

@@ -210,6 +210,39 @@ func TestUnfinishedLineOnASharedFile(t *testing.T) {
 	finish(t, r2)
 }
 
+// A daemon that stood still for longer than an unfinished line waits finds the
+// rest of it in the pipe: it shows the line whole.
+func TestALineThatWasFinishedMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out.log")
+	b := newBook(t)
+	p, app := newPipe(t)
+	r, err := newReader(b, src, p, File{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.enter(r); err != nil {
+		t.Fatal(err)
+	}
+	write(t, app, "ha")
+	if _, err := r.fetch(); err != nil {
+		t.Fatal(err)
+	}
+	r.showAt = time.Now() // it waits for the rest, and stands still
+	write(t, app, "lf\nnext")
+	if r.overdue() {
+		t.Error("the line is shown torn")
+	}
+	has(t, path, "half\n")
+	r.showAt = time.Now()
+	if !r.overdue() {
+		t.Error("the next line is not shown")
+	}
+	go r.run()
+	app.Close()
+	finish(t, r)
+	has(t, path, "half\nnext\n")
+}
+
 // Closed and opened again, within lines too: as when the daemon is replaced.
 func TestHandover(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out.log")

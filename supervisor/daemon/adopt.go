@@ -86,7 +86,7 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 		born: born, place: at, pid: c.PID, start: c.Start,
 		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{},
 		app: &r.App, uid: -1,
-		attached: attached, news: attached, over: make(chan struct{}),
+		attached: attached, news: attached, rested: make(chan struct{}),
 	}
 	if u, err := accountOf(&r.App); err == nil && u != nil {
 		p.uid = int(u.cred.UID)

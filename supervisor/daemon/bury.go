@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -82,27 +81,8 @@ func (h *hands) bury(p *process, e keeper.Exit) {
 	p.report(supervisor.Fact{Kind: supervisor.Tail, Exit: x, Tail: h.lastWords(p)})
 	h.complain(p, "close its old sockets", h.holder.Retire(p.App, p.Index, p.Gen))
 	h.abandon(p)
-	h.forget(p)
 	h.ack(e.PID)
-	close(p.over)
-}
-
-// yield waits until nothing is left of a dead process that had the very place of
-// one that is to come, and with it the names: its app was deleted, which does not
-// wait for its last words, and is started anew.
-func (h *hands) yield(ctx context.Context, at place) error {
-	h.mu.Lock()
-	p := h.procs[at]
-	h.mu.Unlock()
-	if p == nil {
-		return nil
-	}
-	select {
-	case <-p.over:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the end of the process before it: %w", ctx.Err())
-	}
+	h.forget(p)
 }
 
 // lastWords drains the pipes and returns the end of what was said.
@@ -172,6 +152,7 @@ func (h *hands) forget(p *process) {
 	defer h.mu.Unlock()
 	if h.procs[p.place] == p {
 		delete(h.procs, p.place)
+		close(p.rested)
 	}
 	delete(h.byTag, p.tag())
 }

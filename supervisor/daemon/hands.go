@@ -80,7 +80,7 @@ type process struct {
 	report   func(supervisor.Fact)
 	attached chan struct{}   // closed when report and readers are set
 	news     <-chan struct{} // closed when all that was heard of its sockets is told; guarded by hands.mu
-	over     chan struct{}   // closed when nothing of it is left, not even its names
+	rested   chan struct{}   // closed when it has been dealt with: another may have its place
 }
 
 var outputs = []string{"out", "err"}

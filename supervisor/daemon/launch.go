@@ -22,8 +22,8 @@ import (
 
 // launch spawns the process of l. It is called from a goroutine of the brain's.
 func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Process, error) {
-	if err := h.yield(ctx, place{l.App.Name, l.Index, l.Gen}); err != nil {
-		return nil, fmt.Errorf("start %q: %w", l.App.Name, err)
+	if err := h.vacant(ctx, place{l.App.Name, l.Index, l.Gen}); err != nil {
+		return nil, err
 	}
 	if p := h.take(l); p != nil {
 		if s, err := h.seat(p, l); !errors.Is(err, errDied) {
@@ -33,13 +33,31 @@ func (h *hands) launch(ctx context.Context, l supervisor.Launch) (*supervisor.Pr
 	return h.spawn(ctx, h.newProcess(l), l)
 }
 
+// vacant waits until nobody is dealt with any more who had this very place: an
+// app that was deleted, or scaled down, and comes back begins to count anew. What
+// is still to be closed in the name of the dead would be the next one's.
+func (h *hands) vacant(ctx context.Context, at place) error {
+	h.mu.Lock()
+	before := h.procs[at]
+	h.mu.Unlock()
+	if before == nil {
+		return nil
+	}
+	select {
+	case <-before.rested:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("start %s: process %d, which had its place, is not put to rest: %w", at, before.pid, ctx.Err())
+	}
+}
+
 func (h *hands) newProcess(l supervisor.Launch) *process {
 	at := place{l.App.Name, l.Index, l.Gen}
 	attached := make(chan struct{})
 	return &process{
 		born: at, place: at, id: l.ID, app: l.App, report: l.Report,
 		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{}, uid: -1,
-		attached: attached, news: attached, over: make(chan struct{}),
+		attached: attached, news: attached, rested: make(chan struct{}),
 	}
 }
 
