@@ -174,6 +174,7 @@ func (to *reader) copy() (more bool, err error) {
 	if err != nil {
 		return true, to.ctx.Err() // the bus is away; the client waits
 	}
+	freed := to.log.Freed() // after Next: what comes in between wakes us again
 	events, more, hole := to.news(entries)
 	if len(events) > 0 {
 		err = to.send(events...)
@@ -183,7 +184,7 @@ func (to *reader) copy() (more bool, err error) {
 		return false, err
 	case hole:
 		return false, to.lost()
-	case len(entries) > 0 && !gap:
+	case len(entries) > 0 && !gap && !freed:
 		to.pause = to.app.pens.ttl / 16
 		to.quiet.Reset(to.app.pens.silence())
 	default:
