@@ -196,6 +196,10 @@ func (to *reader) copy() (more bool, err error) {
 	return true, nil
 }
 
+// comesBack is how long after others a writer may find a bus that was away, and
+// bring it what it has forgotten: it tries every 2 s.
+const comesBack = 3 * time.Second
+
 // forgotten tells whether the bus does not know the answer for so long that its
 // writer, if it lived, would have written it anew.
 func (to *reader) forgotten(now bool) bool {
@@ -205,7 +209,7 @@ func (to *reader) forgotten(now bool) bool {
 	case to.lapse.IsZero():
 		to.lapse = time.Now()
 	}
-	return now && time.Since(to.lapse) > to.app.pens.ttl
+	return now && time.Since(to.lapse) > to.app.pens.ttl+comesBack
 }
 
 // again follows the log from its start if it has been forgotten and written anew.
