@@ -193,8 +193,9 @@ func TestSlowReaderIsDroppedAndOthersAreNot(t *testing.T) {
 	defer slow.Close()
 	slow.(*net.TCPConn).SetReadBuffer(4096)
 	io.WriteString(slow, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n") // and never reads
-	until(t, "slow reader is connected", func() bool { return r.streams.Load() == 1 })
-	until(t, "slow reader is dropped", func() bool { return r.streams.Load() == 0 })
+	until(t, "slow reader is dropped", func() bool { return metric(t, r.url, `sse_app_slow_clients_total{kind="stream"}`) == "1" })
+	until(t, "its stream is over", func() bool { return r.streams.Load() == 0 })
+	r.writeTimeout = patience // a busy one is not taken for a slow one
 	if body := read(t, do(t, "GET", r.url+"/stream?n=2000", "").Body); !strings.HasSuffix(body, "data: [DONE]\n\n") {
 		t.Error("a quick reader did not get the whole stream")
 	}

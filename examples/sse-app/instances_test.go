@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/exec"
 	"strconv"
@@ -53,12 +52,7 @@ func small(t testing.TB) *meeting {
 // redisServer is a Redis process. With flags it keeps what it is told to.
 func redisServer(t testing.TB, flags ...string) *meeting {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ln.Close()
+	port := reserved(t)
 	m := &meeting{url: "redis://127.0.0.1:" + port}
 	dir := t.TempDir()
 	var cmd *exec.Cmd
@@ -81,6 +75,33 @@ func redisServer(t testing.TB, flags ...string) *meeting {
 	t.Cleanup(func() { m.stop() })
 	m.back()
 	return m
+}
+
+// reserved is a port of the loopback that nobody else gets by chance until the end
+// of the test, also while the server on it is dead: it is bound, and as nobody
+// listens there, who names it may bind it, too.
+func reserved(t testing.TB) (port string) {
+	t.Helper()
+	syscall.ForkLock.RLock() // no process is to be started with it
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(at.(*syscall.SockaddrInet4).Port)
 }
 
 func (m *meeting) where() (string, error) {

@@ -35,7 +35,7 @@ func (s *siblings) add() {
 		addr = strings.TrimPrefix(s.url, "http://")
 	}
 	p := launchOn(s.t, s.bus, fmt.Sprint(len(s.all)), "-addr", addr,
-		"-interval", "50ms", "-delay", "50ms", "-linger", "10ms", "-spread", "10ms")
+		"-interval", "50ms", "-delay", leisure.String(), "-linger", "10ms", "-spread", "10ms")
 	s.url = p.url
 	s.all = append(s.all, p)
 }

@@ -56,7 +56,7 @@ func startProcess(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 }
 
 func self(t *testing.T, name string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience) // for the whole of a test
 	t.Cleanup(cancel)
 	return exec.CommandContext(ctx, name, args...)
 }

@@ -219,13 +219,13 @@ func TestProxiesPassEventsOn(t *testing.T) {
 // heartbeat is what keeps a stream alive that has nothing to say.
 func TestHeartbeatKeepsStreamsOpenBehindNginx(t *testing.T) {
 	t.Parallel()
-	const limit = "proxy_read_timeout 2s;"
+	const limit = "proxy_read_timeout 5s;"
 	t.Run("with it", func(t *testing.T) {
 		t.Parallel()
 		r := start(t, func(a *app) { a.interval, a.heartbeat = time.Hour, time.Second/2 })
 		br := bufio.NewReader(do(t, "GET", bareNginx.before(t, r.url, limit)+"/stream", "").Body)
 		nextLine(t, br, "event: hello")
-		for began := time.Now(); time.Since(began) < 3*time.Second; {
+		for began := time.Now(); time.Since(began) < 6*time.Second; {
 			nextLine(t, br, ":")
 		}
 	})
@@ -277,7 +277,7 @@ func (p proxy) tellsOfCuts(t *testing.T) bool {
 // come back. Our nginx says nothing at all, and the client tries again.
 func TestEventSourceOutlivesAGapBehindNginx(t *testing.T) {
 	t.Parallel()
-	first := launch(t, "-interval", "5ms")
+	first := launch(t, "-interval", "5ms", "-addr", "127.0.0.1:"+reserved(t))
 	source := eventSourceOn(t, ourNginx.before(t, first.url, "")+"/stream")
 	source.upTo(5)
 	first.signal(syscall.SIGKILL)

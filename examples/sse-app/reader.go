@@ -174,6 +174,7 @@ func (to *reader) copy() (more bool, err error) {
 	if err != nil {
 		return true, to.ctx.Err() // the bus is away; the client waits
 	}
+	freed := to.log.Freed() // after Next: what comes in between wakes us again
 	events, more, hole := to.news(entries)
 	if len(events) > 0 {
 		err = to.send(events...)
@@ -183,7 +184,7 @@ func (to *reader) copy() (more bool, err error) {
 		return false, err
 	case hole:
 		return false, to.lost()
-	case len(entries) > 0 && !gap:
+	case len(entries) > 0 && !gap && !freed:
 		to.pause = to.app.pens.ttl / 16
 		to.quiet.Reset(to.app.pens.silence())
 	default:
@@ -195,6 +196,10 @@ func (to *reader) copy() (more bool, err error) {
 	return true, nil
 }
 
+// comesBack is how long after others a writer may find a bus that was away, and
+// bring it what it has forgotten: it tries every 2 s.
+const comesBack = 3 * time.Second
+
 // forgotten tells whether the bus does not know the answer for so long that its
 // writer, if it lived, would have written it anew.
 func (to *reader) forgotten(now bool) bool {
@@ -204,7 +209,7 @@ func (to *reader) forgotten(now bool) bool {
 	case to.lapse.IsZero():
 		to.lapse = time.Now()
 	}
-	return now && time.Since(to.lapse) > to.app.pens.ttl
+	return now && time.Since(to.lapse) > to.app.pens.ttl+comesBack
 }
 
 // again follows the log from its start if it has been forgotten and written anew.

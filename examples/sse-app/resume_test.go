@@ -106,6 +106,7 @@ func TestKillTheReadersInstance(t *testing.T) {
 			}
 			end := make(chan string, 1)
 			go func() { end <- l.end() }() // until the answer ends
+			until(t, "the reader is there", func() bool { return metric(t, near.url, `sse_app_open_streams{kind="ticket"}`) == "1" })
 			wordsOf(t, last.url, g, 3+rand.IntN(10))
 			near.kill()
 			if together.writer && !together.same {

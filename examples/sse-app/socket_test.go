@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -200,7 +199,7 @@ func TestChatAsksForTheOrigin(t *testing.T) {
 
 // Opening, leaving and being lost are written down, and the gauge follows.
 func TestChatNotesWhoComesAndGoes(t *testing.T) {
-	out, errs := make(chan string, 10), make(chan string, 10)
+	out, errs := make(chan string, 10_000), make(chan string, 10_000) // each look at the metrics is a line
 	r := start(t, func(a *app) {
 		a.out, a.err = log.New(lineWriter(out), "", 0), log.New(lineWriter(errs), "", 0)
 	})
@@ -225,10 +224,8 @@ func TestChatNotesWhoComesAndGoes(t *testing.T) {
 
 	cut := handshake(t, r.url)
 	says(out, "is here")
-	if n := open(); n != "1" {
-		t.Errorf("%s are open", n)
-	}
-	cut.conn.(*net.TCPConn).SetLinger(0) // a reset, as of a process that was killed
+	until(t, "one is open", func() bool { return open() == "1" }) // it drops after the line of the first
+	cut.conn.(*net.TCPConn).SetLinger(0)                          // a reset, as of a process that was killed
 	cut.conn.Close()
 	says(errs, "lost 127.0.0.1:")
 	until(t, "the gauge drops", func() bool { return open() == "0" })
@@ -268,8 +265,8 @@ func TestLivingPeerIsKept(t *testing.T) {
 // A client that does not read is dropped at the write deadline; the others hear
 // every message.
 func TestSlowListenerIsDroppedAndOthersAreNot(t *testing.T) {
-	r := start(t, func(a *app) { a.writeTimeout = time.Second })
-	handshake(t, r.url) // and never reads again
+	r := start(t, func(a *app) { a.writeTimeout = 3 * time.Second }) // busy ones, too, are to read within it
+	handshake(t, r.url)                                              // and never reads again
 	other, speaker := enter(t, r.url), enter(t, r.url)
 	until(t, "all are in the room", func() bool { return r.sockets.Load() == 3 })
 	long := strings.Repeat("x", longestSaid)
@@ -360,18 +357,14 @@ func TestDrainWaitsForSockets(t *testing.T) {
 // Nobody holds the process longer than -drain and what it takes to say so, not
 // even a client that does not answer.
 func TestDrainCutsSocketsThatDoNotAnswer(t *testing.T) {
-	var said bytes.Buffer
 	r := start(t, func(a *app) {
 		a.spread, a.drain, a.writeTimeout = 24*time.Hour, 50*time.Millisecond, 24*time.Hour
-		a.err = log.New(&said, "", 0)
 	})
 	c := handshake(t, r.url)
 	until(t, "it is in the room", func() bool { return r.sockets.Load() == 1 })
 	r.leave()
 	r.ended(t)
-	if n := r.sockets.Load(); n != 0 {
-		t.Errorf("%d WebSockets are left, %s", n, &said)
-	}
+	until(t, "no WebSocket is left", func() bool { return r.sockets.Load() == 0 })
 	frame := make([]byte, 4)
 	if _, err := io.ReadFull(bufio.NewReader(c.br), frame); err != nil || frame[0] != 0x88 || int(frame[2])<<8|int(frame[3]) != 1012 {
 		t.Errorf("frame % x, %v, want a close with 1012", frame, err)
@@ -383,11 +376,44 @@ func TestSocketsHaveAMaxAge(t *testing.T) {
 	enter(t, r.url).sentAway(1001)
 }
 
+// oneRoom waits until all instances hear the room, which is some time after the
+// bus has their subscription: each stands where the log ended when it looked.
+// What is said for that has been heard by all when it returns.
+func oneRoom(t *testing.T, instances ...*running) {
+	t.Helper()
+	var all []*speaker
+	last := ""
+	for i, r := range instances {
+		last = fmt.Sprintf("%d is here", i)
+		until(t, last, func() bool {
+			s := enter(t, r.url)
+			s.says(websocket.MessageText, last)
+			all = append(all, s)
+			return s.waits(last) == nil
+		})
+	}
+	for i, s := range all {
+		if i < len(all)-1 { // the last one has said it, and heard it
+			s.waits(last)
+		}
+		s.conn.CloseNow()
+	}
+}
+
+// waits reads up to a message, or to the error that came before it.
+func (s *speaker) waits(want string) error {
+	for {
+		if got, err := s.next(); err != nil || got == want+echoed {
+			return err
+		}
+	}
+}
+
 // Two instances, one room: everybody on both hears everything, once.
 func TestChatReachesOtherInstances(t *testing.T) {
 	everyBus(t, func(t *testing.T, m *meeting) {
 		a, b := m.two(t, nil)
-		until(t, "both hear the room", func() bool { return m.listeners(t, chatLog) == 2 })
+		oneRoom(t, a, b)
 		on := []*speaker{enter(t, a.url), enter(t, a.url), enter(t, b.url), enter(t, b.url)}
 		for i, s := range on {
 			says := fmt.Sprintf("hello from %d", i)
@@ -404,7 +430,7 @@ func TestChatReachesOtherInstances(t *testing.T) {
 func TestChatWithoutItsBus(t *testing.T) {
 	m := redisServer(t)
 	a, b := m.two(t, nil)
-	until(t, "both hear the room", func() bool { return m.listeners(t, chatLog) == 2 })
+	oneRoom(t, a, b)
 	listens, speaks := enter(t, a.url), enter(t, b.url)
 	speaks.says(websocket.MessageText, "before")
 	speaks.hears("before" + echoed)

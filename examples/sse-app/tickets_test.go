@@ -182,8 +182,10 @@ func TestTicketOfAnotherUser(t *testing.T) {
 // goes on after the last whole event.
 func TestReadersMoveOn(t *testing.T) {
 	m := small(t)
-	one := m.writer(t, "1", func(a *app) { a.delay = 10 * time.Millisecond })
-	two, three := m.writer(t, "2", func(a *app) { a.drain = 50 * time.Millisecond }), m.writer(t, "3", nil)
+	// Nobody dies, and nobody is to be taken for dead.
+	one := m.writer(t, "1", func(a *app) { a.delay, a.pens.ttl = leisure/2, patience })
+	two := m.writer(t, "2", func(a *app) { a.drain, a.pens.ttl = 50*time.Millisecond, patience })
+	three := m.writer(t, "3", func(a *app) { a.pens.ttl = patience })
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, nil)
 	l.where = func() string {

@@ -33,7 +33,8 @@ func TestTicketNeedsNoReader(t *testing.T) {
 // all readers hear of it at once: no word comes after it.
 func TestStopIsNotDisconnect(t *testing.T) {
 	m := small(t)
-	one, two := m.writer(t, "1", func(a *app) { a.delay = leisure }), m.writer(t, "2", nil)
+	calm := func(a *app) { a.delay, a.pens.ttl = leisure, patience } // nobody dies, and nobody is to be taken for dead
+	one, two := m.writer(t, "1", calm), m.writer(t, "2", calm)
 	g := order(t, one.url, ask("x"))
 	gone := do(t, "GET", two.url+"/stream?ticket="+g, "")
 	gone.Body.Close()
@@ -62,7 +63,7 @@ func TestStopIsNotDisconnect(t *testing.T) {
 func TestASlowModelKeepsItsAnswer(t *testing.T) {
 	m := small(t)
 	slow := func(a *app) {
-		a.pens.ttl, a.delay, a.heartbeat = time.Second, 2500*time.Millisecond, 50*time.Millisecond
+		a.pens.ttl, a.delay, a.heartbeat = 3*time.Second, 5*time.Second, 50*time.Millisecond
 	}
 	one, two := m.writer(t, "1", slow), m.writer(t, "2", slow)
 	g := order(t, one.url, `{"prompt":"x","max_tokens":1}`)
@@ -119,10 +120,12 @@ func TestLeavingHandsTheAnswerOver(t *testing.T) {
 	two := m.writer(t, "2", func(a *app) { a.pens.ttl = time.Hour })
 	g := order(t, one.url, ask("x"))
 	l := listenTo(t, g, at(two.url))
+	end := make(chan string, 1)
+	go func() { end <- l.end() }() // until the answer ends
 	wordsOf(t, two.url, g, 1)
+	until(t, "the reader hears the log", func() bool { return m.listeners(t, logOf(g)) == 1 })
 	one.leave()
-	end := l.end()
-	l.complete(end, "x")
+	l.complete(<-end, "x")
 	if moved := l.named("takeover"); len(moved) != 1 || !strings.HasPrefix(moved[0], `{"instance":"2","token":`) {
 		t.Errorf("takeovers %q", moved)
 	}
@@ -184,8 +187,11 @@ func TestTicketOfAnUpstream(t *testing.T) {
 	g := order(t, one.url, ask("x"))
 	wordsOf(t, two.url, g, 3)
 	l = listenTo(t, g, at(two.url))
+	ended := make(chan string, 1)
+	go func() { ended <- l.end() }() // until the answer ends
+	until(t, "the reader hears the log", func() bool { return m.listeners(t, logOf(g)) == 1 })
 	one.leave()
-	end := l.end()
+	end := <-ended
 	if words := len(l.words); end != "error: generation_interrupted" || words < 3 || words >= len(answer("x")) || len(l.faults) > 0 {
 		t.Errorf("ended with %q after %d words", end, words)
 	}

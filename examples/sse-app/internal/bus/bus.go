@@ -40,6 +40,8 @@ type Options struct {
 	// and at first what it is. It is called from one goroutine, never twice for
 	// the same state.
 	Report func(error)
+
+	patience time.Duration // for the bus, per call; zero: as long as patience says
 }
 
 // Bus is one process's connection. It connects by itself and again by itself.
@@ -109,7 +111,7 @@ func Open(o Options) (*Bus, error) {
 	if o.Keep < 0 || o.Max < 0 {
 		return nil, errors.New("open the bus: Keep and Max cannot be negative")
 	}
-	o.Keep, o.Max = cmp.Or(o.Keep, time.Hour), cmp.Or(o.Max, 1000)
+	o.Keep, o.Max, o.patience = cmp.Or(o.Keep, time.Hour), cmp.Or(o.Max, 1000), cmp.Or(o.patience, patience)
 	if o.Report == nil {
 		o.Report = func(error) {}
 	}

@@ -126,13 +126,13 @@ func TestNoSuchLog(t *testing.T) {
 // A log that is written slowly stays as long as somebody writes.
 func TestClaimKeepsTheLog(t *testing.T) {
 	both(t, func(t *testing.T, s *server) {
-		b := s.open(t, Options{Keep: 400 * time.Millisecond})
+		b := s.open(t, Options{Keep: 3 * time.Second})
 		create(t, b, "gen:1")
 		c := claim(t, b, "gen:1", time.Minute)
 		if err := c.Append(t.Context(), 0, "", "0"); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
 			if err := c.Keep(t.Context()); err != nil {
 				t.Fatal(err)
 			}

@@ -89,7 +89,7 @@ func (b *Bus) session(report func(error)) (lasted time.Duration, err error) {
 	if err := ears.Ping(ctx); err != nil {
 		return 0, err
 	}
-	if _, err := ears.ReceiveTimeout(ctx, patience); err != nil {
+	if _, err := ears.ReceiveTimeout(ctx, b.o.patience); err != nil {
 		return 0, err
 	}
 	began := time.Now()
@@ -115,8 +115,8 @@ func (b *Bus) dial() (*redis.Client, error) {
 	}
 	o.Protocol = 2 // pub/sub has a connection of its own, nothing of 3 is needed
 	o.DisableIdentity = true
-	o.DialTimeout, o.DialerRetries = time.Second, 1
-	o.ReadTimeout, o.WriteTimeout = patience, patience
+	o.DialTimeout, o.DialerRetries = b.o.patience/2, 1
+	o.ReadTimeout, o.WriteTimeout = b.o.patience, b.o.patience
 	o.ContextTimeoutEnabled = true
 	o.PoolSize, o.PipelinePoolSize = connections, -1
 	o.MaxActiveConns = o.PoolSize
@@ -206,7 +206,7 @@ func (b *Bus) changes() (came, gone []string) {
 
 // call runs a script.
 func (b *Bus) call(ctx context.Context, s *redis.Script, keys []string, args ...any) (said any, err error) {
-	short, cancel := context.WithTimeout(ctx, patience)
+	short, cancel := context.WithTimeout(ctx, b.o.patience)
 	defer cancel()
 	for range 2 {
 		var c *redis.Client

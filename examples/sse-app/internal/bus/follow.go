@@ -14,6 +14,7 @@ type Follower struct {
 	after string // where to begin, as readScript wants it
 	known bool   // pos is known
 	pos   uint64 // number of the last entry that Next gave
+	freed bool   // a claim was given back; t.mu is held
 }
 
 // Follow follows a log from a cursor (or Now, Start, Unseen). It does not wait
@@ -85,6 +86,16 @@ func (f *Follower) Next(ctx context.Context) (entries []Entry, gap bool, err err
 		f.poke() // there is more
 	}
 	return slices.Clone(p.entries), p.gap, nil
+}
+
+// Freed tells whether a claim on the log was given back since it was asked last.
+// It comes with a value in Ready, but so may entries, and both are one value then.
+func (f *Follower) Freed() bool {
+	f.t.mu.Lock()
+	defer f.t.mu.Unlock()
+	freed := f.freed
+	f.freed = false
+	return freed
 }
 
 func (f *Follower) from() string {

@@ -2,9 +2,9 @@ package bus
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,19 +89,40 @@ func both(t *testing.T, test func(t *testing.T, s *server)) {
 
 func serverOf(t testing.TB, kind string) *server {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	ln.Close()
-	s := &server{t: t, kind: kind, port: port, dir: t.TempDir()}
+	s := &server{t: t, kind: kind, port: reserved(t), dir: t.TempDir()}
 	if kind == "redis" {
 		s.url = "redis://:secret@127.0.0.1:" + s.port + "/0"
 	}
 	t.Cleanup(s.kill)
 	s.start()
 	return s
+}
+
+// reserved is a port of the loopback that nobody else gets by chance until the end
+// of the test, also while the server on it is dead: it is bound, and as nobody
+// listens there, who names it may bind it, too.
+func reserved(t testing.TB) (port string) {
+	t.Helper()
+	syscall.ForkLock.RLock() // no process is to be started with it
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(at.(*syscall.SockaddrInet4).Port)
 }
 
 func (s *server) start() {
@@ -170,6 +191,7 @@ func (s *server) open(t testing.TB, o Options) *Bus {
 	if o.URL == nil {
 		o.URL = func() (string, error) { return s.url, nil }
 	}
+	o.patience = cmp.Or(o.patience, long) // a machine that stands still for a moment is not a bus that is away
 	b, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

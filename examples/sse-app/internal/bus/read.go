@@ -27,7 +27,7 @@ type page struct {
 func (b *Bus) shared(ctx context.Context, log, after string, subscription int) (page, error) {
 	id := fmt.Sprint(subscription, " ", after, " ", log)
 	read := b.reads.DoChan(id, func() (any, error) { // ends within patience
-		ctx, cancel := context.WithTimeout(b.ctx, patience)
+		ctx, cancel := context.WithTimeout(b.ctx, b.o.patience)
 		defer cancel()
 		select {
 		case b.readers <- struct{}{}:

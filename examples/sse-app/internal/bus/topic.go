@@ -129,6 +129,7 @@ func (b *Bus) hear(channel, payload string) {
 		t.hold(e)
 	}
 	for f := range t.followers {
+		f.freed = f.freed || payload == ""
 		f.poke()
 	}
 }
