@@ -205,10 +205,12 @@ func (r *Reader) run() {
 			r.left = r.left || end != final
 			end = final
 		}
-		if end == keep && !r.showAt.IsZero() && !time.Now().Before(r.showAt) {
-			end = show
+		err := r.drain(end)
+		// After that: what has come since may have ended the line.
+		if err == nil && end == keep && !r.showAt.IsZero() && !time.Now().Before(r.showAt) {
+			err = r.drain(show)
 		}
-		if err := r.drain(end); err != nil {
+		if err != nil {
 			r.trouble(err)
 			r.pause(r.retry)
 			r.retry = min(2*r.retry, lastRetry)
@@ -222,7 +224,8 @@ func (r *Reader) run() {
 			r.pause(napTime)
 		}
 		last := r.asked() >= finishing
-		n, err := r.fetch()
+		var n int
+		n, err = r.fetch()
 		short = n > 0 && n < napBelow
 		switch {
 		case err == nil:
@@ -276,7 +279,7 @@ func (r *Reader) pipe(fn func(fd int) error) (err error) {
 // afterwards it does not wait (EAGAIN). io.EOF: no writer is left.
 func (r *Reader) fetch() (n int, err error) {
 	r.due()
-	for {
+	for again := true; ; {
 		// Asked before the look: once a process has died, only a look after that
 		// tells that its pipe is empty.
 		waits := r.asked() == running
@@ -291,9 +294,12 @@ func (r *Reader) fetch() (n int, err error) {
 		if !empty || err != nil {
 			return n, err
 		}
-		if !r.sleep() {
+		if !again {
 			return 0, nil
 		}
+		// A look at the end too: a daemon that stood still finds the time over
+		// and output waiting, and the line is not unfinished then.
+		again = r.sleep()
 	}
 }
 
