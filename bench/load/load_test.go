@@ -49,12 +49,32 @@ func TestLoadIsOpenLoop(t *testing.T) {
 func TestUnitsAboveMaxConnsAreUnsent(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	addr := serveScript(t, thenSilence())
-	time.AfterFunc(300*time.Millisecond, stop)
-	l, err := Run(ctx, Options{Addr: addr, RequestRate: 200, MaxConns: 1, Timeout: time.Minute, Grace: 50 * time.Millisecond})
-	if err != nil {
+	there := make(chan struct{})
+	addr := serveScript(t, func(c *net.TCPConn, r *http.Request) { close(there); thenSilence()(c, r) })
+	o := Options{Addr: addr, RequestRate: 200, MaxConns: 1, Timeout: time.Minute}
+	if err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
+	hard, cut := context.WithCancel(t.Context())
+	defer cut()
+	r := newRun(ctx, hard, o)
+	// As Run does, but it goes on until there is what to count.
+	paced := make(chan struct{})
+	go func() { defer close(paced); r.pace(o.RequestRate, Request, r.request) }()
+	<-there
+	for unsent := 0; unsent < 5; {
+		<-time.After(5 * time.Millisecond)
+		r.ledger.mu.Lock()
+		if k := r.ledger.Kinds[Request]; k != nil {
+			unsent = k.Classes[Unsent]
+		}
+		r.ledger.mu.Unlock()
+	}
+	stop()
+	<-paced
+	cut()
+	r.units.Wait()
+	l := r.ledger.finish()
 	sent := l.Sent(Request)
 	if l.Count(Request, Timeout) != 1 || l.Count(Request, Unsent) != sent-1 || sent < 2 || l.Bad() != sent {
 		t.Fatalf("want one timeout and the rest unsent, got\n%s", l)
