@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -114,11 +115,26 @@ func TestGraceEndsTheRun(t *testing.T) {
 // All kinds at once against a real server: nothing is lost, every unit is in
 // the books once, per class and per instance.
 func TestAllKindsTogether(t *testing.T) {
+	// A second, and until there is something of each kind.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var held, streams, requests atomic.Int32
+	go func() {
+		for <-time.After(time.Second); ctx.Err() == nil && (held.Load() < 10 || streams.Load() == 0 || requests.Load() == 0); {
+			<-time.After(10 * time.Millisecond)
+		}
+		stop()
+	}()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("X-Instance", "a")
 		endless := r.URL.RawQuery == ""
+		if endless {
+			held.Add(1)
+		} else {
+			streams.Add(1)
+		}
 		for i := 1; (endless || i <= 5) && r.Context().Err() == nil; i++ {
 			io.WriteString(w, event(i))
 			http.NewResponseController(w).Flush()
@@ -127,6 +143,7 @@ func TestAllKindsTogether(t *testing.T) {
 		io.WriteString(w, "data: [DONE]\n\n")
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
 		w.Header().Set("X-Instance", "b")
 		io.WriteString(w, "hello")
 	})
@@ -138,8 +155,8 @@ func TestAllKindsTogether(t *testing.T) {
 	go srv.Serve(ln) // until Close
 	defer srv.Close()
 
-	l, err := Run(t.Context(), Options{
-		Addr: ln.Addr().String(), Duration: time.Second, Timeout: time.Minute,
+	l, err := Run(ctx, Options{
+		Addr: ln.Addr().String(), Timeout: time.Minute,
 		Stream: Call{Path: "/stream?n=5"}, StreamRate: 50, Lengths: []int{5},
 		Hold: Call{Path: "/stream"}, Held: 10,
 		RequestRate: 200,
