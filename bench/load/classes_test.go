@@ -134,7 +134,7 @@ func TestEveryClassIsCounted(t *testing.T) {
 			t.Parallel()
 			o := Options{Addr: serveScript(t, tt.do), StreamRate: 1, Lengths: []int{3}}
 			if tt.class == Timeout {
-				o.Timeout = 200 * time.Millisecond
+				o.Timeout = 2 * time.Second // what the service does say must come before it
 			}
 			l := oneUnit(t, o, tt.kind)
 			check(t, l, tt.kind, tt.class, tt.why)
@@ -258,8 +258,13 @@ func TestHeldStream(t *testing.T) {
 
 // A held stream that never said anything is not complete because the run ends.
 func TestHeldSilenceIsNoSuccess(t *testing.T) {
-	addr := serveScript(t, thenSilence(streamHead))
-	l, err := Run(t.Context(), Options{Addr: addr, Held: 1, Duration: 50 * time.Millisecond, Timeout: 300 * time.Millisecond})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	addr := serveScript(t, func(c *net.TCPConn, r *http.Request) {
+		stop() // not before the stream is there
+		thenSilence(streamHead)(c, r)
+	})
+	l, err := Run(ctx, Options{Addr: addr, Held: 1, Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

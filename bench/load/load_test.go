@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -49,12 +50,32 @@ func TestLoadIsOpenLoop(t *testing.T) {
 func TestUnitsAboveMaxConnsAreUnsent(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	addr := serveScript(t, thenSilence())
-	time.AfterFunc(300*time.Millisecond, stop)
-	l, err := Run(ctx, Options{Addr: addr, RequestRate: 200, MaxConns: 1, Timeout: time.Minute, Grace: 50 * time.Millisecond})
-	if err != nil {
+	there := make(chan struct{})
+	addr := serveScript(t, func(c *net.TCPConn, r *http.Request) { close(there); thenSilence()(c, r) })
+	o := Options{Addr: addr, RequestRate: 200, MaxConns: 1, Timeout: time.Minute}
+	if err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
+	hard, cut := context.WithCancel(t.Context())
+	defer cut()
+	r := newRun(ctx, hard, o)
+	// As Run does, but it goes on until there is what to count.
+	paced := make(chan struct{})
+	go func() { defer close(paced); r.pace(o.RequestRate, Request, r.request) }()
+	<-there
+	for unsent := 0; unsent < 5; {
+		<-time.After(5 * time.Millisecond)
+		r.ledger.mu.Lock()
+		if k := r.ledger.Kinds[Request]; k != nil {
+			unsent = k.Classes[Unsent]
+		}
+		r.ledger.mu.Unlock()
+	}
+	stop()
+	<-paced
+	cut()
+	r.units.Wait()
+	l := r.ledger.finish()
 	sent := l.Sent(Request)
 	if l.Count(Request, Timeout) != 1 || l.Count(Request, Unsent) != sent-1 || sent < 2 || l.Bad() != sent {
 		t.Fatalf("want one timeout and the rest unsent, got\n%s", l)
@@ -94,11 +115,26 @@ func TestGraceEndsTheRun(t *testing.T) {
 // All kinds at once against a real server: nothing is lost, every unit is in
 // the books once, per class and per instance.
 func TestAllKindsTogether(t *testing.T) {
+	// A second, and until there is something of each kind.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var held, streams, requests atomic.Int32
+	go func() {
+		for <-time.After(time.Second); ctx.Err() == nil && (held.Load() < 10 || streams.Load() == 0 || requests.Load() == 0); {
+			<-time.After(10 * time.Millisecond)
+		}
+		stop()
+	}()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("X-Instance", "a")
 		endless := r.URL.RawQuery == ""
+		if endless {
+			held.Add(1)
+		} else {
+			streams.Add(1)
+		}
 		for i := 1; (endless || i <= 5) && r.Context().Err() == nil; i++ {
 			io.WriteString(w, event(i))
 			http.NewResponseController(w).Flush()
@@ -107,6 +143,7 @@ func TestAllKindsTogether(t *testing.T) {
 		io.WriteString(w, "data: [DONE]\n\n")
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
 		w.Header().Set("X-Instance", "b")
 		io.WriteString(w, "hello")
 	})
@@ -118,8 +155,8 @@ func TestAllKindsTogether(t *testing.T) {
 	go srv.Serve(ln) // until Close
 	defer srv.Close()
 
-	l, err := Run(t.Context(), Options{
-		Addr: ln.Addr().String(), Duration: time.Second, Timeout: time.Minute,
+	l, err := Run(ctx, Options{
+		Addr: ln.Addr().String(), Timeout: time.Minute,
 		Stream: Call{Path: "/stream?n=5"}, StreamRate: 50, Lengths: []int{5},
 		Hold: Call{Path: "/stream"}, Held: 10,
 		RequestRate: 200,

@@ -63,9 +63,13 @@ func TestLossesAreExact(t *testing.T) {
 	var mu sync.Mutex
 	reset := map[string]bool{} // peers that were reset
 	n := 0
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	addr := serveScript(t, func(c *net.TCPConn, r *http.Request) {
 		mu.Lock()
-		n++
+		if n++; n == 30 {
+			stop()
+		}
 		bad := n%3 == 0
 		if bad {
 			reset[c.RemoteAddr().String()] = true
@@ -78,7 +82,7 @@ func TestLossesAreExact(t *testing.T) {
 		say(okHead, "Content-Length: 2\r\n\r\nok")(c, r)
 	})
 	began := time.Now()
-	l, err := Run(t.Context(), Options{Addr: addr, RequestRate: 100, Duration: 300 * time.Millisecond, Timeout: time.Minute})
+	l, err := Run(ctx, Options{Addr: addr, RequestRate: 100, Timeout: time.Minute, Grace: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +136,14 @@ func TestSourcesAreNotThoseOfProbes(t *testing.T) {
 // The ledger tells the rate that was really sent, and that the generator itself
 // was late: a run on a machine that stood still proves less than it was asked to.
 func TestRateIsWhatWasSent(t *testing.T) {
-	addr := serveScript(t, say(okHead, "Content-Length: 2\r\n\r\nok"))
-	l, err := Run(t.Context(), Options{Addr: addr, RequestRate: 100, Duration: 400 * time.Millisecond, MaxConns: 1000})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var first sync.Once
+	addr := serveScript(t, func(c *net.TCPConn, r *http.Request) {
+		first.Do(func() { time.AfterFunc(400*time.Millisecond, stop) }) // not before there is a rate
+		say(okHead, "Content-Length: 2\r\n\r\nok")(c, r)
+	})
+	l, err := Run(ctx, Options{Addr: addr, RequestRate: 100, MaxConns: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -278,15 +279,27 @@ func status(pid int, name string) string {
 	return ""
 }
 
-// freePort is a port of the loopback that nobody uses.
+// nextPort starts at another place in each test process.
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(int64(os.Getpid() * 37 % 20000))
+	return n
+}()
+
+// freePort is a port that nobody has now, and that nobody who asks for any port
+// gets before it is used: it is below the kernel's range of those.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := int(10000 + nextPort.Add(1)%22000)
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // served connects and returns the pid of the app that accepted, 0 if none did.

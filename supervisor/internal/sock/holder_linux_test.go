@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -208,16 +209,27 @@ func (p proc) serve(domain int, addr string, options ...int) int {
 	return fd
 }
 
-// freePort is a port nobody has on any address.
+// nextPort starts at another place in each test process.
+var nextPort = func() *atomic.Int64 {
+	n := new(atomic.Int64)
+	n.Store(int64(os.Getpid() * 37 % 20000))
+	return n
+}()
+
+// freePort is a port nobody has on any address, and that nobody who asks for any
+// port gets before it is used: it is below the kernel's range of those.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(int(10000 + nextPort.Add(1)%22000))
+		l, err := net.Listen("tcp", ":"+port)
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	t.Fatal("no free port")
+	return ""
 }
 
 func owner(app string, index, gen int) Owner { return Owner{App: app, Index: index, Gen: gen, UID: -1} }

@@ -96,6 +96,10 @@ func TestKernelFilters(t *testing.T) {
 	other := startChild(t, "tcp4", "127.0.0.1:0")
 	dialTo(t, "127.0.0.1", srv.port, 2) // their own ends are other ports
 	c := newCounter(t)
+	until(t, "the server's side is connected as well", func() bool {
+		l, _, err := Listeners(srv.port)
+		return err == nil && len(l) == 1 && l[0].Queue == 2
+	})
 	for _, ports := range [][]uint16{{srv.port}, {1, srv.port}, {srv.port, 65535}, {1, 2, srv.port, 65534, 65535}} {
 		q := question{states: allListeners | allStreams, ports: ports}
 		answers, err := c.conn.Execute(netlink.Message{

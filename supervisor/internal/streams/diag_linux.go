@@ -33,8 +33,9 @@ const (
 	allStreams   = 1<<stateEstablished | 1<<stateFinWait1 | 1<<stateFinWait2 | 1<<stateCloseWait
 )
 
-// patience is for a kernel that does not answer; it always answers at once.
-const patience = 2 * time.Second
+// patience is for a kernel that does not answer; it always answers at once. But
+// the deadline passes as well while this process is not let run.
+const patience = 10 * time.Second
 
 // question selects sockets.
 type question struct {

@@ -26,8 +26,9 @@ type Host struct {
 
 // reading is what one process had used when it was last looked at.
 type reading struct {
-	born int64   // milliseconds since the epoch; another process may have the pid next time
-	cpu  float64 // seconds, user and system
+	born int64     // milliseconds since the epoch; another process may have the pid next time
+	cpu  float64   // seconds, user and system
+	at   time.Time // before it was looked at
 }
 
 // Sampler remembers the last sample. It belongs to one goroutine.
@@ -50,19 +51,26 @@ func NewSampler() *Sampler {
 // have ended are left out and forgotten; a tree of none uses nothing.
 func (s *Sampler) Sample(trees map[int][]int) map[int]Usage {
 	now := time.Now()
-	elapsed := now.Sub(s.at).Seconds()
 	next := make(map[int]reading, len(s.last))
 	out := make(map[int]Usage, len(trees))
 	for key, pids := range trees {
 		var u Usage
 		for _, pid := range pids {
+			at := time.Now()
 			r, memory, err := s.look(pid)
 			if err != nil {
 				continue
 			}
+			r.at = at
 			next[pid] = r
 			u.Memory += memory
-			if elapsed > 0 {
+			// Up to now, not to a moment before the look: a gpm that stood still
+			// in between would tell of more than the processors there are.
+			since := s.at
+			if before, known := s.last[pid]; known && before.born == r.born {
+				since = before.at
+			}
+			if elapsed := time.Since(since).Seconds(); elapsed > 0 {
 				u.CPU += s.spent(pid, r) / elapsed * 100
 			}
 		}

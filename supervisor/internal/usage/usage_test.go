@@ -29,9 +29,9 @@ func TestSample(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now().UnixMilli()
 		tb := table{
-			1: {reading{start - 5000, 40}, 100},
-			2: {reading{start - 5000, 1}, 10},
-			3: {reading{start - 5000, 7}, 1},
+			1: {reading{born: start - 5000, cpu: 40}, 100},
+			2: {reading{born: start - 5000, cpu: 1}, 10},
+			3: {reading{born: start - 5000, cpu: 7}, 1},
 		}
 		s := &Sampler{look: tb.look, last: map[int]reading{}}
 		trees := map[int][]int{0: {1, 2}, 7: {3}, 8: nil}
@@ -55,16 +55,16 @@ func TestSample(t *testing.T) {
 		tb[1] = struct {
 			reading
 			memory uint64
-		}{reading{start - 5000, 41}, 200} // one second in two
+		}{reading{born: start - 5000, cpu: 41}, 200} // one second in two
 		delete(tb, 2)
 		tb[3] = struct {
 			reading
 			memory uint64
-		}{reading{now - 500, 0.5}, 2} // another process with that pid, born since
+		}{reading{born: now - 500, cpu: 0.5}, 2} // another process with that pid, born since
 		tb[4] = struct {
 			reading
 			memory uint64
-		}{reading{start - 9000, 99}, 3} // old, but new to us
+		}{reading{born: start - 9000, cpu: 99}, 3} // old, but new to us
 		trees[8] = []int{4}
 		check(map[int]Usage{0: {50, 200}, 7: {25, 2}, 8: {0, 3}})
 		if _, ok := s.last[2]; ok {

@@ -28,6 +28,7 @@ import (
 type fake struct {
 	home string
 	end  chan struct{}
+	over sync.Once
 
 	mu    sync.Mutex
 	pid   int
@@ -88,16 +89,25 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	answer, err := f.answer(name, w, r)
+	status := http.StatusOK
 	if err != nil {
 		var e *api.Error
 		if !errors.As(err, &e) {
 			e = &api.Error{Kind: api.KindInternal, Message: err.Error()}
 		}
-		w.WriteHeader(e.HTTPStatus())
+		status = e.HTTPStatus()
 		answer = api.ErrorBody{Error: e}
 	}
-	if answer != nil {
-		json.NewEncoder(w).Encode(answer)
+	if answer == nil {
+		return
+	}
+	data, _ := json.Marshal(answer)
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	w.WriteHeader(status)
+	w.Write(data)
+	if name == api.RouteKill { // the last word is on its way, however late its reader is
+		http.NewResponseController(w).Flush()
+		f.over.Do(func() { close(f.end) })
 	}
 }
 
@@ -142,7 +152,6 @@ func (f *fake) answer(name string, w http.ResponseWriter, r *http.Request) (any,
 		f.pid++
 		return struct{}{}, nil
 	case api.RouteKill:
-		defer time.AfterFunc(10*time.Millisecond, func() { close(f.end) })
 		return f.each([]string{"all"}, func(i *api.Instance) { f.halt(i) })
 	}
 	return f.act(name, r)
