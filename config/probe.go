@@ -82,6 +82,8 @@ func probeFields(at func(*App) **Probe, health bool) []field {
 		{name: "headers", typ: "object of text", def: "none", doc: "Sent along. `Host` is `localhost` if it is not among them.", kinds: web, set: setHeaders(at)},
 		{name: "status", typ: "number, range (`\"200-299\"`), or list", def: "`\"200-399\"`", doc: "Of `http`: what counts as success.",
 			kinds: []ProbeKind{ProbeHTTP}, set: setStatus(at)},
+		{name: "tls", typ: typeBool, def: "`false`", doc: "The server speaks TLS. Its certificate is not checked: it names the host for the world, not for a process on it.",
+			kinds: web, set: wantBool(func(a *App) *bool { return &(*at(a)).TLS })},
 		{name: "event", typ: typeText, def: "any", doc: "Of `sse`: the name of the event that has to come.",
 			kinds: []ProbeKind{ProbeSSE}, set: wantText("the name of an event", eventProblem, text(func(p *Probe) *string { return &p.Event }))},
 		{name: "interval", typ: typeDuration, def: "`500`", doc: "From the end of one check to the next.",

@@ -75,6 +75,13 @@ func overNetwork(ctx context.Context, p config.Probe, dial dialer) error {
 	defer conn.Close()
 	// What blocks in conn returns when the time is over, or ctx ends.
 	defer context.AfterFunc(limited, func() { conn.Close() })()
+	if p.TLS {
+		secure, err := shakeHands(limited, p, conn)
+		if err != nil {
+			return unlessEnded(ctx, err)
+		}
+		conn = secure
+	}
 	x := exchange{p: p, conn: conn, ctx: limited}
 	switch p.Kind {
 	case config.ProbeHTTP:
