@@ -133,6 +133,7 @@ type Probe struct {
 	Port     int               `json:"port,omitempty"`    // zero: the first port that the process listens on
 	Headers  map[string]string `json:"headers,omitempty"` // http, sse; "Host" sets the Host header
 	Status   []int             `json:"status,omitempty"`  // http: accepted ones; empty: 200 to 399
+	TLS      bool              `json:"tls,omitempty"`     // http, sse: the server speaks TLS
 	Event    string            `json:"event,omitempty"`   // sse: the name of the event that has to come; empty: any
 	Command  string            `json:"command,omitempty"` // exec: for /bin/sh -c
 	Interval Duration          `json:"interval"`          // between two checks

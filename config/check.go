@@ -139,6 +139,7 @@ func (c *checker) probe(key string, p *Probe, health bool) {
 	c.need(web || p.Path == "", key, "has a path for nothing")
 	c.need(p.Port >= 0 && p.Port <= 65535 && (p.Port == 0 || p.Kind != ProbeExec), key+".port", "is out of bounds, or for nothing")
 	c.headers(key+".headers", p.Headers, web)
+	c.need(web || !p.TLS, key+".tls", "is for nothing")
 	for i, s := range p.Status {
 		c.need(isStatus(int64(s)) && p.Kind == ProbeHTTP && (i == 0 || p.Status[i-1] < s), key+".status", strconv.Itoa(s)+" is out of bounds, out of order, or for nothing")
 	}

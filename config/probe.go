@@ -23,7 +23,7 @@ const probesIntro = "A probe checks one process, also where all instances listen
 	"- `{\"tcp\": true}` or `{\"tcp\": 8080}`: a connection is made.\n" +
 	"- `{\"exec\": \"./check.sh\"}`: a command line, run by `/bin/sh -c` in `cwd` as the app's user with its environment, ends with 0.\n" +
 	"- `{\"sse\": \"/events\"}`: a GET is answered with an event stream, and an event comes.\n\n" +
-	"A probe over the network connects from an address of its own (127.77.0.0/16) and so reaches exactly one process. Where gpm does not steer (see `gpm doctor`), and for servers that listen on IPv6 alone, whoever gets the connection answers: a new process is then probed as soon as it listens, and `health` tells more of the app than of an instance.\n\n"
+	"A probe over the network marks its connection (it comes from 127.77.0.0/16, or has a traffic class and a flow label of its own over IPv6) and so reaches exactly one process. Where gpm does not steer (see `gpm doctor`), whoever gets the connection answers: a new process is then probed as soon as it listens, and `health` tells more of the app than of an instance.\n\n"
 
 const expectedProbe = `an object with one of "http", "tcp", "exec", "sse", or a path like "/readyz"`
 
@@ -82,6 +82,8 @@ func probeFields(at func(*App) **Probe, health bool) []field {
 		{name: "headers", typ: "object of text", def: "none", doc: "Sent along. `Host` is `localhost` if it is not among them.", kinds: web, set: setHeaders(at)},
 		{name: "status", typ: "number, range (`\"200-299\"`), or list", def: "`\"200-399\"`", doc: "Of `http`: what counts as success.",
 			kinds: []ProbeKind{ProbeHTTP}, set: setStatus(at)},
+		{name: "tls", typ: typeBool, def: "`false`", doc: "The server speaks TLS. Its certificate is not checked: it names the host for the world, not for a process on it.",
+			kinds: web, set: wantBool(func(a *App) *bool { return &(*at(a)).TLS })},
 		{name: "event", typ: typeText, def: "any", doc: "Of `sse`: the name of the event that has to come.",
 			kinds: []ProbeKind{ProbeSSE}, set: wantText("the name of an event", eventProblem, text(func(p *Probe) *string { return &p.Event }))},
 		{name: "interval", typ: typeDuration, def: "`500`", doc: "From the end of one check to the next.",

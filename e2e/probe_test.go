@@ -183,6 +183,30 @@ func TestAHungInstanceIsReplaced(t *testing.T) {
 	}
 }
 
+// Probes reach each of several that listen on IPv6 alone: the one that hangs is
+// found and replaced, and nobody else.
+func TestHealthOverIPv6(t *testing.T) {
+	t.Parallel()
+	steering(t)
+	g := newGPM(t)
+	_, app := g.moody(3, keys{"health": keys{"http": "/", "interval": "100ms", "timeout": "2s", "failures": 2}, "hang_timeout": 0, "kill_timeout": "1s", "drain_timeout": "2s"})
+	app["env"].(keys)["HOST"] = "::1"
+	g.ok("start", g.conf(app))
+	was := g.online("m", 3)
+	signal(t, []int{was[1].PID}, syscall.SIGSTOP)
+	g.until("it has been replaced", func() bool {
+		in := g.instance("m", 1)
+		return in.Status == api.Online && in.PID != was[1].PID && in.PID != 0
+	})
+	g.drained()
+	contains(t, g.ok("describe", "m-1"), fmt.Sprintf("pid %d: ", was[1].PID), "health checks in a row failed")
+	for i, in := range g.online("m", 3) {
+		if i != 1 && in.PID != was[i].PID {
+			t.Errorf("instance %d was replaced, too", i)
+		}
+	}
+}
+
 // A stopped process that goes on before anybody missed it is left alone.
 func TestAShortPauseIsNoHang(t *testing.T) {
 	t.Parallel()

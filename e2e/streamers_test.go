@@ -48,11 +48,14 @@ var streamers = []streamer{
 	{name: "asyncio", path: "/", held: 10, soak: 1000, app: func(t *testing.T, g *gpm, _ int) keys {
 		return keys{"script": g.copied("python/stream.py"), "interpreter": python(t)}
 	}},
+	// A worker of gunicorn that is told to end in its first moments does not hear
+	// it (its handlers are still those of the process that forked it); gunicorn
+	// kills it after the graceful timeout, which has to be less than our patience.
 	{name: "gunicorn", graceful: true, path: "/", held: 10, soak: 500, app: func(t *testing.T, g *gpm, port int) keys {
 		g.copied("python/streaming.py")
 		return keys{
 			"script": tool(t, "gunicorn"), "interpreter": "none", "cwd": g.dir, "drain": "signal", "kill_signal": "SIGTERM",
-			"args": []string{"--workers", "1", "--worker-class", "gthread", "--threads", "100", "--graceful-timeout", "60",
+			"args": []string{"--workers", "1", "--worker-class", "gthread", "--threads", "100", "--graceful-timeout", "20",
 				"--backlog", "2048", "--bind", fmt.Sprintf("0.0.0.0:%d", port), "streaming:app"},
 		}
 	}},

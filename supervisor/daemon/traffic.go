@@ -125,7 +125,7 @@ func (h *hands) probe(ctx context.Context, app *config.App, index, gen int, p *c
 		}
 		return probe.Check(ctx, *p, t)
 	}
-	addr, source, ok := h.holder.Target(app.Name, index, gen, p.Port)
+	addr, mark, ok := h.holder.Target(app.Name, index, gen, p.Port)
 	if !ok {
 		if app.Hold && h.hold == "" {
 			return errors.New("it does not listen yet" + onPort(p.Port))
@@ -139,7 +139,7 @@ func (h *hands) probe(ctx context.Context, app *config.App, index, gen int, p *c
 		}
 		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(port))
 	}
-	return probe.Check(ctx, *p, probe.Target{Addr: addr, Source: source})
+	return probe.Check(ctx, *p, probe.Target{Addr: addr, Aim: mark})
 }
 
 func onPort(port int) string {

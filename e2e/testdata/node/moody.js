@@ -16,7 +16,7 @@ require('http').createServer((req, res) => {
       return res.end(process.env.READY ? 'event: tick\ndata: 1\n\n' : ':\n');
   }
   res.end(`${process.pid}\n`);
-}).listen(process.env.PORT);
+}).listen(process.env.PORT, process.env.HOST);
 
 setInterval(() => {
   if (!fs.existsSync(file('hang'))) return;

@@ -127,8 +127,11 @@ func (x *exchange) get(accept string) (*http.Response, error) {
 	_, sendErr := x.conn.Write(text.Bytes())
 	x.wire = io.LimitedReader{R: x.conn, N: maxHead}
 	in := bufio.NewReader(&x.wire)
-	if _, err := in.Peek(1); err != nil {
+	switch first, err := in.Peek(1); {
+	case err != nil:
 		return nil, x.failed(errors.Join(sendErr, err))
+	case first[0] == tlsAlert:
+		return nil, fmt.Errorf("%s: the server speaks TLS; for that there is \"tls\": true", x.call())
 	}
 	x.got = true
 	for range maxInterim {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"gpm/config"
+	"gpm/supervisor/internal/aim"
 )
 
 // ErrUnsupported is returned by exec probes where gpm does not run yet.
@@ -24,11 +25,11 @@ var ErrUnsupported = errors.New("exec probes are not supported on this system")
 type Target struct {
 	// Addr is where http, tcp and sse connect to; a probe's Port is not looked
 	// at. All addresses (0.0.0.0, [::]) stand for the loopback address of the
-	// same family, or of Source's.
+	// same family, or of the aim's.
 	Addr netip.AddrPort
-	// Source is the local address to connect from: where gpm steers, it chooses
-	// the process among those that listen on Addr. The zero value: any.
-	Source netip.Addr
+	// Aim chooses the process among those that listen on Addr, where gpm steers.
+	// The zero value: any.
+	Aim aim.Aim
 
 	// For exec: the whole environment, the working directory, the user.
 	Env  []string
@@ -75,6 +76,13 @@ func overNetwork(ctx context.Context, p config.Probe, dial dialer) error {
 	defer conn.Close()
 	// What blocks in conn returns when the time is over, or ctx ends.
 	defer context.AfterFunc(limited, func() { conn.Close() })()
+	if p.TLS {
+		secure, err := shakeHands(limited, p, conn)
+		if err != nil {
+			return unlessEnded(ctx, err)
+		}
+		conn = secure
+	}
 	x := exchange{p: p, conn: conn, ctx: limited}
 	switch p.Kind {
 	case config.ProbeHTTP:
@@ -94,11 +102,7 @@ func unlessEnded(ctx context.Context, err error) error {
 }
 
 func (t Target) dial(ctx context.Context) (net.Conn, error) {
-	// Neither a proxy nor keep-alive packets; the local port is the kernel's choice.
-	d := net.Dialer{KeepAlive: -1}
-	if t.Source.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.Source.Unmap(), 0))
-	}
+	d := t.Aim.Dialer()
 	return d.DialContext(ctx, "tcp", t.reachable().String())
 }
 
@@ -107,8 +111,8 @@ func (t Target) reachable() netip.AddrPort {
 	addr := t.Addr.Addr().Unmap()
 	if addr.IsUnspecified() {
 		v4 := addr.Is4()
-		if t.Source.IsValid() {
-			v4 = t.Source.Unmap().Is4() // [::] takes IPv4, too
+		if t.Aim.Source.IsValid() {
+			v4 = t.Aim.Source.Unmap().Is4() // [::] takes IPv4, too
 		}
 		addr = netip.IPv6Loopback()
 		if v4 {

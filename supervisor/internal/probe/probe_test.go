@@ -207,7 +207,7 @@ func TestTCP(t *testing.T) {
 	expect(t, Check(t.Context(), config.Probe{Kind: "ping", Timeout: enough}, target), `there is no probe of kind "ping"`)
 }
 
-// All addresses are reached by loopback, and from Source if there is one.
+// All addresses are reached by loopback, and as the aim says if there is one.
 func TestSource(t *testing.T) {
 	for _, c := range []struct{ listen, source, want string }{
 		{"127.0.0.1:0", "127.0.0.1", "127.0.0.1"},
@@ -233,7 +233,7 @@ func checkSource(t *testing.T, address, source, want string) {
 		answer("HTTP/1.1 204 No Content\r\n\r\n")(c)
 	})
 	if source != "" {
-		target.Source = netip.MustParseAddr(source)
+		target.Aim.Source = netip.MustParseAddr(source)
 	}
 	if err := Check(t.Context(), get("/"), target); err != nil {
 		t.Errorf("%s from %q: %v", address, source, err)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 
+	"gpm/supervisor/internal/aim"
 	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/streams"
 	"gpm/supervisor/internal/trap"
@@ -50,8 +51,8 @@ func (*Holder) Route(string, int, int, steer.Traffic) error { return nil }
 func (*Holder) Verify([]streams.Listener) error { return nil }
 
 // Target is false.
-func (*Holder) Target(string, int, int, int) (addr netip.AddrPort, source netip.Addr, ok bool) {
-	return addr, source, false
+func (*Holder) Target(string, int, int, int) (addr netip.AddrPort, how aim.Aim, ok bool) {
+	return addr, how, false
 }
 
 // Ports is empty.

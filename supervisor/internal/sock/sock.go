@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 
+	"gpm/supervisor/internal/aim"
 	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/trap"
 )
@@ -72,7 +73,7 @@ type Steerer interface {
 	Join(group string, p steer.Policy, l steer.Listener, t steer.Traffic) error
 	Route(cookie uint64, t steer.Traffic) error
 	Leave(cookie uint64) (closed func())
-	Source(cookie uint64) (netip.Addr, bool)
+	Aim(cookie uint64) (aim.Aim, bool)
 	How(group string) string
 	Verify(group string, live []uint64) error
 	SetPolicy(group string, p steer.Policy) error

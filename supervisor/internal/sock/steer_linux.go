@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"gpm/supervisor/internal/aim"
 	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/streams"
 )
@@ -193,10 +194,10 @@ func (h *Holder) live(list []streams.Listener) map[string][]uint64 {
 }
 
 // Target is where to connect to reach exactly one generation of a place: its
-// listener on a port, or its first one for port 0. With a valid source, a
-// connection from there goes to that generation whatever its traffic is;
-// without, whoever the kernel chooses answers. Not ok: it does not listen.
-func (h *Holder) Target(app string, index, gen, port int) (addr netip.AddrPort, source netip.Addr, ok bool) {
+// listener on a port, or its first one for port 0. A connection that
+// bears the mark of aim goes to that generation whatever its traffic is; if aim
+// is zero, whoever the kernel chooses answers. Not ok: it does not listen.
+func (h *Holder) Target(app string, index, gen, port int) (addr netip.AddrPort, mark aim.Aim, ok bool) {
 	h.mu.Lock()
 	var e *entry
 	for _, x := range h.table.entries(place{app, index}) {
@@ -209,21 +210,19 @@ func (h *Holder) Target(app string, index, gen, port int) (addr netip.AddrPort, 
 	joined := e != nil && e.joined
 	h.mu.Unlock()
 	if e == nil {
-		return addr, source, false
+		return addr, mark, false
 	}
 	ip := e.key.addr.Addr().Unmap()
 	switch v4, _ := e.key.reach(); {
-	case v4.IsUnspecified(): // dual stack, too: source addresses are IPv4
+	case v4.IsUnspecified(): // dual stack, too
 		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	case ip.IsUnspecified():
 		ip = netip.IPv6Loopback()
 	}
-	if joined && ip.Is4() {
-		if s, known := h.o.Steer.Source(e.cookie); known {
-			source = s
-		}
+	if joined {
+		mark, _ = h.o.Steer.Aim(e.cookie) // else zero
 	}
-	return netip.AddrPortFrom(ip, e.key.addr.Port()), source, true
+	return netip.AddrPortFrom(ip, e.key.addr.Port()), mark, true
 }
 
 // Ports are those of all listening sockets, in order.

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gpm/supervisor/internal/aim"
 	"gpm/supervisor/internal/steer"
 	"gpm/supervisor/internal/streams"
 )
@@ -88,8 +89,11 @@ func (f *fake) Leave(cookie uint64) func() {
 	}
 }
 
-func (f *fake) Source(cookie uint64) (netip.Addr, bool) {
-	return netip.AddrFrom4([4]byte{127, 77, 0, byte(cookie)}), f.members[cookie] != nil
+func (f *fake) Aim(cookie uint64) (aim.Aim, bool) {
+	if f.members[cookie] == nil {
+		return aim.Aim{}, false
+	}
+	return aim.IPv4(int(cookie)), true
 }
 
 func (f *fake) How(group string) string {
@@ -511,33 +515,28 @@ func TestVerifyJoinsWhatWaitsAndTellsWhoLives(t *testing.T) {
 func TestTargetIsOneGeneration(t *testing.T) {
 	s, f := newSteeredStage(t)
 	for _, c := range []struct {
-		domain   int
-		host     string
-		options  []int
-		want     string
-		anywhere bool // no source address leads there
+		domain  int
+		host    string
+		options []int
+		want    string
 	}{
-		{unix.AF_INET, "0.0.0.0", nil, "127.0.0.1", false},
-		{unix.AF_INET, "127.0.0.5", nil, "127.0.0.5", false},
-		{unix.AF_INET6, "[::]", nil, "127.0.0.1", false},
-		{unix.AF_INET6, "[::]", []int{unix.IPV6_V6ONLY}, "[::1]", true},
-		{unix.AF_INET6, "[::1]", nil, "[::1]", true},
+		{unix.AF_INET, "0.0.0.0", nil, "127.0.0.1"},
+		{unix.AF_INET, "127.0.0.5", nil, "127.0.0.5"},
+		{unix.AF_INET6, "[::]", nil, "127.0.0.1"},
+		{unix.AF_INET6, "[::]", []int{unix.IPV6_V6ONLY}, "[::1]"},
+		{unix.AF_INET6, "[::1]", nil, "[::1]"},
 	} {
 		t.Run(fmt.Sprint(c.host, c.options), func(t *testing.T) {
 			port := freePort(t)
 			fd := s.proc("a", 0, 1).serve(c.domain, c.host+":"+port, c.options...)
 			next := s.proc("a", 0, 2).serve(c.domain, c.host+":"+port, c.options...)
 			for gen, fd := range map[int]int{1: fd, 2: next} {
-				addr, source, ok := s.Target("a", 0, gen, 0)
+				addr, mark, ok := s.Target("a", 0, gen, 0)
 				if !ok || addr.String() != c.want+":"+port {
 					t.Errorf("target of generation %d: %v %v", gen, addr, ok)
 				}
-				want, _ := f.Source(cookie(t, fd))
-				if c.anywhere {
-					want = netip.Addr{}
-				}
-				if source != want {
-					t.Errorf("source of generation %d: %v, want %v", gen, source, want)
+				if want, _ := f.Aim(cookie(t, fd)); mark != want {
+					t.Errorf("aim at generation %d: %v, want %v", gen, mark, want)
 				}
 				dial(t, addr.String())
 			}

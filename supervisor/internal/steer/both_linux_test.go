@@ -1,10 +1,12 @@
 package steer
 
 import (
+	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"testing"
+
+	"gpm/supervisor/internal/aim"
 )
 
 func TestStranger(t *testing.T) {
@@ -20,9 +22,9 @@ func TestStranger(t *testing.T) {
 				t.Errorf("told %q, want once", told)
 			}
 			wantHow(t, s, "hash: foreign listeners share the address: 1")
-			until(t, "the stranger is served", func() bool { return ask(t, addr, netip.Addr{}) == 99 })
+			until(t, "the stranger is served", func() bool { return ask(t, addr, aim.Aim{}) == 99 })
 			for _, l := range list {
-				if got := ask(t, addr, source(t, s, l)); got != int(l.id) {
+				if got := ask(t, addr, mark(t, s, l)); got != int(l.id) {
 					t.Errorf("server %d answered for %d", got, l.id)
 				}
 			}
@@ -45,13 +47,13 @@ func TestGhost(t *testing.T) {
 			s.Leave(list[1].Cookie)() // not closed
 			before := list[1].count()
 			for _, l := range []*server{list[0], list[2], list[3]} {
-				if got := ask(t, addr, source(t, s, l)); got != int(l.id) {
+				if got := ask(t, addr, mark(t, s, l)); got != int(l.id) {
 					t.Errorf("server %d answered for %d", got, l.id)
 				}
 			}
 			must(t, s.Verify(site, inodes(list)))
 			for range 100 {
-				ask(t, addr, netip.Addr{})
+				ask(t, addr, aim.Aim{})
 			}
 			if list[1].count() != before {
 				t.Error("the ghost was served")
@@ -60,7 +62,7 @@ func TestGhost(t *testing.T) {
 			rest := []*server{list[0], list[2], list[3]}
 			must(t, s.Verify(site, inodes(rest)))
 			for _, l := range rest {
-				if got := ask(t, addr, source(t, s, l)); got != int(l.id) {
+				if got := ask(t, addr, mark(t, s, l)); got != int(l.id) {
 					t.Errorf("server %d answered for %d", got, l.id)
 				}
 			}
@@ -71,31 +73,50 @@ func TestGhost(t *testing.T) {
 	}
 }
 
+// Whatever the family, a listener that is away gets nothing but what is aimed at
+// it. Nobody who aims at one is answered by another.
 func TestFamilies(t *testing.T) {
 	for _, mode := range []Mode{EBPF, CBPF} {
-		for _, host := range []string{"::", "0.0.0.0"} {
-			t.Run(string(mode)+host, func(t *testing.T) {
+		for _, c := range []struct {
+			network, host string
+			targets       []string // the first one is aimed at
+		}{
+			{"tcp", "::", []string{"127.0.0.1", "::1"}},
+			{"tcp4", "0.0.0.0", []string{"127.0.0.1"}},
+			{"tcp6", "::", []string{"::1"}},
+			{"tcp6", "::1", []string{"::1"}},
+		} {
+			t.Run(fmt.Sprint(mode, c.network, c.host), func(t *testing.T) {
 				s, _ := open(t, mode)
-				list, _ := four(t, s, host)
-				if host == "::" && (list[0].Only6 || list[0].Addr.Addr().Is4()) {
-					t.Skipf("no dual stack here: %v", list[0].Listener)
+				var list []*server
+				at := "0"
+				for i := range 4 {
+					l, err := tryListen(c.network, net.JoinHostPort(c.host, at))
+					must(t, err)
+					t.Cleanup(l.close)
+					join(t, s, l.serve(i), Serve)
+					list, at = append(list, l), port(l)
 				}
 				must(t, s.Route(list[0].Cookie, Away))
-				targets := []string{"127.0.0.1"}
-				if host == "::" {
-					targets = append(targets, "::1")
-				}
-				for _, target := range targets {
+				for _, target := range c.targets {
 					for range 50 {
-						if ask(t, net.JoinHostPort(target, port(list[0])), netip.Addr{}) == 0 {
+						if ask(t, net.JoinHostPort(target, at), aim.Aim{}) == 0 {
 							t.Fatalf("%s: the listener that is away was served", target)
 						}
 					}
 				}
+				to := net.JoinHostPort(c.targets[0], at)
 				for _, l := range list {
-					if got := ask(t, loopback(l.Addr), source(t, s, l)); got != int(l.id) {
-						t.Errorf("server %d answered for %d", got, l.id)
+					for range 10 {
+						if got := ask(t, to, mark(t, s, l)); got != int(l.id) {
+							t.Fatalf("server %d answered for %d", got, l.id)
+						}
 					}
+				}
+				if mode == EBPF { // a classic program does not know who is there
+					gone := mark(t, s, list[2])
+					list[2].stop()
+					refused(t, to, gone)
 				}
 			})
 		}

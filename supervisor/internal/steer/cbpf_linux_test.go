@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"gpm/supervisor/internal/aim"
 )
 
 // The model of order.go against the kernel: sockets are opened and closed, and
@@ -74,7 +76,7 @@ func (w *world) listen() {
 	if len(w.order) == 0 {
 		w.addr = "127.0.0.1:0"
 	}
-	l, err := tryListen(w.addr)
+	l, err := tryListen("tcp4", w.addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -177,7 +179,7 @@ func TestClassicLeaveIsRightThroughout(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		for range 60 {
-			if got := ask(t, addr, netip.Addr{}); got != 1 && got != 3 {
+			if got := ask(t, addr, aim.Aim{}); got != 1 && got != 3 {
 				t.Fatalf("%s: server %d answered, which is away", when, got)
 			}
 		}
@@ -204,7 +206,7 @@ func TestClassicPolicies(t *testing.T) {
 		got := make([]int, 4)
 		const n = 1500
 		for range n {
-			got[ask(t, addr, netip.Addr{})]++
+			got[ask(t, addr, aim.Aim{})]++
 		}
 		if got[0] != 0 {
 			t.Errorf("%s: %v, the first is away", p, got)
@@ -232,7 +234,7 @@ func TestClassicWeights(t *testing.T) {
 	got := make([]int, len(list))
 	const n = 600
 	for range n {
-		got[ask(t, addr, netip.Addr{})]++
+		got[ask(t, addr, aim.Aim{})]++
 	}
 	if got[0] < n/2-100 || got[0] > n/2+100 {
 		t.Errorf("%v answered; the first is empty: half are to come to it", got)
@@ -294,8 +296,8 @@ func TestClassicRestart(t *testing.T) {
 			c.check(t)
 			if change == "damaged" {
 				wantHow(t, s, "hash: "+errOrder.Error())
-				if _, ok := s.Source(list[0].Cookie); ok {
-					t.Error("there is a source")
+				if _, ok := s.Aim(list[0].Cookie); ok {
+					t.Error("somebody can be aimed at")
 				}
 				leave(s, list[0])
 				leave(s, list[1])
@@ -303,7 +305,7 @@ func TestClassicRestart(t *testing.T) {
 			}
 			wantHow(t, s, "least (cBPF)")
 			for _, l := range list {
-				if got := ask(t, addr, source(t, s, l)); got != int(l.id) {
+				if got := ask(t, addr, mark(t, s, l)); got != int(l.id) {
 					t.Errorf("server %d answered for %d", got, l.id)
 				}
 			}

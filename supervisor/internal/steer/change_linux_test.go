@@ -2,11 +2,12 @@ package steer
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"gpm/supervisor/internal/aim"
 )
 
 // descriptors are those of BPF and of records that this process has.
@@ -165,11 +166,11 @@ func TestRestartWithoutOne(t *testing.T) {
 	}
 	fresh := listen(t, addr).serve(9)
 	join(t, s, fresh, Serve)
-	if source(t, s, fresh) != netip.MustParseAddr("127.77.0.1") {
+	if mark(t, s, fresh) != aim.IPv4(1) {
 		t.Error("the slot of the dead was not free")
 	}
 	for _, l := range []*server{list[0], list[2], list[3], fresh} {
-		if got := ask(t, addr, source(t, s, l)); got != int(l.id) {
+		if got := ask(t, addr, mark(t, s, l)); got != int(l.id) {
 			t.Errorf("server %d answered for %d", got, l.id)
 		}
 	}
@@ -213,7 +214,7 @@ func TestMapsAreLost(t *testing.T) {
 	})
 	c.check(t)
 	for _, l := range list {
-		if got := ask(t, addr, source(t, s, l)); got != int(l.id) {
+		if got := ask(t, addr, mark(t, s, l)); got != int(l.id) {
 			t.Errorf("server %d answered for %d", got, l.id)
 		}
 	}
@@ -229,7 +230,7 @@ func TestForeignMaps(t *testing.T) {
 	if len(k.told()) == 0 {
 		t.Error("nobody was told that the maps are useless")
 	}
-	if got := ask(t, l.Addr.String(), source(t, s, l)); got != 1 || len(k.files) != 2 {
+	if got := ask(t, l.Addr.String(), mark(t, s, l)); got != 1 || len(k.files) != 2 {
 		t.Errorf("server %d; the keeper has %v", got, k.files)
 	}
 }

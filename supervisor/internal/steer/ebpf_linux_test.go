@@ -3,11 +3,12 @@ package steer
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"gpm/supervisor/internal/aim"
 )
 
 // four are servers that serve in one group, at addr.
@@ -26,7 +27,7 @@ func four(t testing.TB, s *Steerer, host string) (list []*server, addr string) {
 func hold(t testing.TB, to string, n int) {
 	t.Helper()
 	for range n {
-		c, _, err := dial(to, netip.Addr{})
+		c, _, err := dial(to, aim.Aim{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,16 +99,16 @@ func TestTraffic(t *testing.T) {
 	b := listen(t, addr).serve(1)
 	join(t, s, a, Away)
 	join(t, s, b, Away)
-	refused(t, addr, netip.Addr{})
+	refused(t, addr, aim.Aim{})
 	for id, l := range []*server{a, b} { // Away is no hindrance for a probe
-		if got := ask(t, addr, source(t, s, l)); got != id {
+		if got := ask(t, addr, mark(t, s, l)); got != id {
 			t.Errorf("server %d answered for %d", got, id)
 		}
 	}
 	want := func(id int) {
 		t.Helper()
 		for range 20 {
-			if got := ask(t, addr, netip.Addr{}); got != id {
+			if got := ask(t, addr, aim.Aim{}); got != id {
 				t.Fatalf("server %d answered, want %d", got, id)
 			}
 		}
@@ -131,17 +132,17 @@ func TestClosedWithoutLeave(t *testing.T) {
 	must(t, s.Route(list[3].Cookie, Away))
 	list[0].stop()
 	for range 50 {
-		if got := ask(t, addr, netip.Addr{}); got != 1 && got != 2 {
+		if got := ask(t, addr, aim.Aim{}); got != 1 && got != 2 {
 			t.Fatalf("server %d answered", got)
 		}
 	}
-	src, ok := s.Source(list[0].Cookie)
+	src, ok := s.Aim(list[0].Cookie)
 	if ok {
 		refused(t, addr, src)
 	}
 	must(t, s.Verify(site, inodes(list[1:])))
-	if _, ok := s.Source(list[0].Cookie); ok {
-		t.Error("a closed listener has a source")
+	if _, ok := s.Aim(list[0].Cookie); ok {
+		t.Error("a closed listener can be aimed at")
 	}
 	wantHow(t, s, "least (eBPF)")
 }
@@ -163,7 +164,7 @@ func TestPolicies(t *testing.T) {
 		got := make([]int, 4)
 		const n = 1500
 		for range n {
-			got[ask(t, addr, netip.Addr{})]++
+			got[ask(t, addr, aim.Aim{})]++
 		}
 		if got[3] != 0 {
 			t.Errorf("%s: %v, the last is away", p, got)
@@ -181,7 +182,7 @@ func TestHashSticksToTheFlow(t *testing.T) {
 	_, addr := four(t, s, "127.0.0.1")
 	must(t, s.SetPolicy(site, Hash))
 	for done := 0; done < 20; {
-		c, first, err := dial(addr, netip.Addr{})
+		c, first, err := dial(addr, aim.Aim{})
 		must(t, err)
 		from := c.LocalAddr().(*net.TCPAddr)
 		must(t, c.(*net.TCPConn).SetLinger(0))
@@ -240,13 +241,13 @@ func TestManyListeners(t *testing.T) {
 	}
 	for _, l := range list {
 		before := l.count()
-		ask(t, addr, source(t, s, l))
+		ask(t, addr, mark(t, s, l))
 		if l.count() != before+1 {
-			t.Fatalf("%v did not lead to its listener", source(t, s, l))
+			t.Fatalf("%v did not lead to its listener", mark(t, s, l))
 		}
 	}
 	for range 300 {
-		ask(t, addr, netip.Addr{})
+		ask(t, addr, aim.Aim{})
 	}
 	for i, l := range list {
 		if l.count() != 2 {
@@ -262,42 +263,50 @@ func TestNoneAfterEBPF(t *testing.T) {
 	for _, l := range list {
 		must(t, s.Route(l.Cookie, Away))
 	}
-	refused(t, addr, netip.Addr{})
+	refused(t, addr, aim.Aim{})
 	die(s)
 	s = k.restart(t, None)
 	if err := s.Join(site, Least, list[0].Listener, Serve); err != ErrUnsupported {
 		t.Errorf("join: %v", err)
 	}
-	ask(t, addr, netip.Addr{})
+	ask(t, addr, aim.Aim{})
 	if len(k.files) != 0 {
 		t.Errorf("the keeper still has %v", k.files)
 	}
 	must(t, s.Route(list[0].Cookie, Away))
 	s.Leave(list[0].Cookie)()
-	if _, ok := s.Source(list[0].Cookie); ok {
-		t.Error("there is a source")
+	if _, ok := s.Aim(list[0].Cookie); ok {
+		t.Error("somebody can be aimed at")
 	}
 }
 
-// A listener whose IPv4 clients another group gets must have no source: its
-// probe would ask the other.
-func TestSourceOfShadowed(t *testing.T) {
+// A listener whose clients another group gets cannot be aimed at: its probe would
+// ask the other.
+func TestShadowed(t *testing.T) {
 	s, _ := open(t, EBPF)
 	six := listen(t, "[::]:0").serve(6)
 	join(t, s, six, Serve)
-	source(t, s, six)
+	mark(t, s, six)
 	four := listen(t, "127.0.0.1:"+port(six)).serve(4)
 	must(t, s.Join("other", Least, four.Listener, Serve))
-	if a, ok := s.Source(six.Cookie); ok {
-		t.Errorf("source %v leads to server %d", a, ask(t, loopback(six.Addr), a))
+	if a, ok := s.Aim(six.Cookie); ok {
+		t.Errorf("%v leads to server %d", a, ask(t, loopback(six.Addr), a))
 	}
-	if got := ask(t, four.Addr.String(), source(t, s, four)); got != 4 {
+	if got := ask(t, four.Addr.String(), mark(t, s, four)); got != 4 {
 		t.Errorf("server %d answered", got)
 	}
-	only := listen(t, "[::1]:0").serve(1)
-	must(t, s.Join("six", Least, only.Listener, Serve))
-	if _, ok := s.Source(only.Cookie); ok {
-		t.Error("a listener without IPv4 has a source")
+	only, err := tryListen("tcp6", "[::]:0")
+	must(t, err)
+	t.Cleanup(only.close)
+	must(t, s.Join("six", Least, only.serve(1).Listener, Serve))
+	mark(t, s, only)
+	loop := listen(t, "[::1]:"+port(only)).serve(2)
+	must(t, s.Join("loop", Least, loop.Listener, Serve))
+	if a, ok := s.Aim(only.Cookie); ok {
+		t.Errorf("%v leads to server %d", a, ask(t, loop.Addr.String(), a))
+	}
+	if got := ask(t, loop.Addr.String(), mark(t, s, loop)); got != 2 {
+		t.Errorf("server %d answered", got)
 	}
 }
 

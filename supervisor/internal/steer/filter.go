@@ -1,6 +1,10 @@
 package steer
 
-import "golang.org/x/net/bpf"
+import (
+	"golang.org/x/net/bpf"
+
+	"gpm/supervisor/internal/aim"
+)
 
 // netOff is SKF_NET_OFF of linux/filter.h: offsets from the IP header.
 const netOff = 0xfff00000
@@ -8,21 +12,21 @@ const netOff = 0xfff00000
 // nobody is an index beyond any group: the kernel then takes its own hash.
 const nobody = 1 << 30
 
-// maxIndex bounds the sources of classic programs: 127.77.0.index.
+// maxIndex bounds the aims of classic programs.
 const maxIndex = 256
 
 // part is the share of one index in a classic program.
 type part struct{ index, weight int }
 
-// filter is the classic program of a group. Connections from 127.77.0.x go to
-// index x whatever the parts say. Nothing to share means the kernel's hash: a
+// filter is the classic program of a group. Connections that are aimed at an index
+// go there whatever the parts say. Nothing to share means the kernel's hash: a
 // classic program cannot refuse.
 func filter(p Policy, parts []part) []bpf.Instruction {
 	total := 0
 	for _, x := range parts {
 		total += x.weight
 	}
-	prog := fromSource()
+	prog := aimed()
 	switch {
 	case total == 0:
 		return append(prog, bpf.RetConstant{Val: nobody})
@@ -41,17 +45,48 @@ func filter(p Policy, parts []part) []bpf.Instruction {
 	return append(prog, bpf.RetConstant{Val: nobody}) // unreachable
 }
 
-func fromSource() []bpf.Instruction {
-	return []bpf.Instruction{
+// aimed obeys the mark of package aim: a source address; or class and flow
+// label, of connections from an address to itself.
+func aimed() []bpf.Instruction {
+	const over = 0xff // to be replaced: to the end
+	prog := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: netOff, Size: 1}, // IP version
 		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 4},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 4, SkipFalse: 5},
 		bpf.LoadAbsolute{Off: netOff + 12, Size: 4}, // source address
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xffffff00},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x7f4d0000, SkipFalse: 2}, // 127.77.0.0/24
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: aim.SourceNet << 16, SkipFalse: over},
 		bpf.LoadAbsolute{Off: netOff + 15, Size: 1},
 		bpf.RetA{},
+		bpf.LoadAbsolute{Off: netOff, Size: 4},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: aim.HeadMask},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: aim.Head, SkipFalse: over},
 	}
+	for word := uint32(0); word < 16; word += 4 {
+		prog = append(prog,
+			bpf.LoadAbsolute{Off: netOff + 8 + word, Size: 4}, // source
+			bpf.TAX{},
+			bpf.LoadAbsolute{Off: netOff + 24 + word, Size: 4}, // destination
+			bpf.JumpIfX{Cond: bpf.JumpEqual, SkipFalse: over})
+	}
+	prog = append(prog,
+		bpf.LoadAbsolute{Off: netOff, Size: 4},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(aim.HeadMask)},
+		bpf.RetA{})
+	for i := range prog {
+		rest := uint8(len(prog) - i - 1)
+		switch j := prog[i].(type) {
+		case bpf.JumpIf:
+			if j.SkipFalse == over {
+				j.SkipFalse = rest
+				prog[i] = j
+			}
+		case bpf.JumpIfX:
+			j.SkipFalse = rest
+			prog[i] = j
+		}
+	}
+	return prog
 }
 
 // flow hashes source address and ports. SKF_AD_RXHASH would be shorter, but is 0

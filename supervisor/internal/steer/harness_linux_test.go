@@ -16,6 +16,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"gpm/supervisor/internal/aim"
 )
 
 // limit bounds every wait: it is no measure of speed.
@@ -35,7 +37,11 @@ type server struct {
 // listen opens a socket in the reuseport group of an address; port 0 is a new group.
 func listen(t testing.TB, addr string) *server {
 	t.Helper()
-	s, err := tryListen(addr)
+	network := "tcp"
+	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
+		network = "tcp4" // 0.0.0.0 would become [::]
+	}
+	s, err := tryListen(network, addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +49,8 @@ func listen(t testing.TB, addr string) *server {
 	return s
 }
 
-func tryListen(addr string) (*server, error) {
+// tryListen listens; with tcp6 on [::] without IPv4.
+func tryListen(network, addr string) (*server, error) {
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
@@ -52,10 +59,6 @@ func tryListen(addr string) (*server, error) {
 		return err
 	}}
 	c.SetMultipathTCP(false)
-	network := "tcp"
-	if a, err := netip.ParseAddrPort(addr); err == nil && a.Addr().Is4() {
-		network = "tcp4" // 0.0.0.0 would become [::]
-	}
 	l, err := c.Listen(context.Background(), network, addr)
 	if err != nil {
 		return nil, err
@@ -153,11 +156,9 @@ func (s *server) close() {
 }
 
 // dial connects and returns the number of who answers.
-func dial(to string, from netip.Addr) (net.Conn, int, error) {
-	d := net.Dialer{Timeout: limit}
-	if from.IsValid() {
-		d.LocalAddr = &net.TCPAddr{IP: from.AsSlice()}
-	}
+func dial(to string, by aim.Aim) (net.Conn, int, error) {
+	d := by.Dialer()
+	d.Timeout = limit
 	c, err := d.Dial("tcp", to)
 	if err != nil {
 		return nil, -1, err
@@ -172,19 +173,19 @@ func dial(to string, from netip.Addr) (net.Conn, int, error) {
 }
 
 // ask is dial without a connection that stays.
-func ask(t testing.TB, to string, from netip.Addr) int {
+func ask(t testing.TB, to string, by aim.Aim) int {
 	t.Helper()
-	c, id, err := dial(to, from)
+	c, id, err := dial(to, by)
 	if err != nil {
-		t.Fatalf("connect to %s from %v: %v", to, from, err)
+		t.Fatalf("connect to %s by %v: %v", to, by, err)
 	}
 	c.Close()
 	return id
 }
 
-func refused(t testing.TB, to string, from netip.Addr) {
+func refused(t testing.TB, to string, by aim.Aim) {
 	t.Helper()
-	c, id, err := dial(to, from)
+	c, id, err := dial(to, by)
 	if err == nil {
 		c.Close()
 		t.Fatalf("server %d answered, want a refusal", id)
@@ -308,11 +309,12 @@ func leave(s *Steerer, l *server) {
 	closed()
 }
 
-func source(t testing.TB, s *Steerer, l *server) netip.Addr {
+// mark is the aim at l.
+func mark(t testing.TB, s *Steerer, l *server) aim.Aim {
 	t.Helper()
-	a, ok := s.Source(l.Cookie)
+	a, ok := s.Aim(l.Cookie)
 	if !ok {
-		t.Fatalf("listener %d has no source", l.id)
+		t.Fatalf("listener %d cannot be aimed at", l.id)
 	}
 	return a
 }
@@ -356,7 +358,7 @@ func newCrowd(t testing.TB, to string, n int) *crowd {
 				default:
 				}
 				c.gate.RLock()
-				conn, _, err := dial(to, netip.Addr{})
+				conn, _, err := dial(to, aim.Aim{})
 				if err == nil {
 					conn.(*net.TCPConn).SetLinger(0) // no TIME_WAIT: ports are few
 					conn.Close()

@@ -7,6 +7,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"gpm/supervisor/internal/aim"
 )
 
 // Stack of the program.
@@ -14,11 +16,11 @@ const (
 	fpKey    = -4  // u32: of a map
 	fpCtx    = -16 // the program's argument
 	fpUsed   = -24 // u64: slots in use
-	fpIPHead = -48 // 20 bytes: IPv4 header
+	fpIPHead = -64 // 40 bytes: IPv6 header, or IPv4 and the beginning of TCP
 )
 
 // newProgram loads the program of a group. It chooses by the slots map only, so
-// it is attached once. Its choice: from 127.77.hi.lo, slot hi<<8|lo or refuse;
+// it is attached once. Its choice: for who is aimed at a slot, that slot or refuse;
 // else the lowest key, which is class, then load or a random number, then slot.
 // If that slot's socket has just been closed, the second lowest; if that fails
 // too, the kernel's hash. Nobody open: refuse.
@@ -46,7 +48,7 @@ func newProgram(s *slots, bound int) (*ebpf.Program, error) {
 func instructions(socks, table, bound int) asm.Instructions {
 	var p asm.Instructions
 	p = append(p, asm.StoreMem(asm.RFP, fpCtx, asm.R1, asm.DWord), asm.Mov.Reg(asm.R6, asm.R1))
-	p = append(p, bySource(socks)...)
+	p = append(p, byAim(socks)...)
 	p = append(p, prepare(table)...)
 	p = append(p, lowest(bound)...)
 	p = append(p, choose(socks)...)
@@ -58,33 +60,56 @@ func instructions(socks, table, bound int) asm.Instructions {
 	)
 }
 
-// bySource obeys the source address. A slot that has no socket refuses: who
+// headShift is what aim.HeadMask leaves away.
+const headShift = 12
+
+// byAim obeys the mark of package aim. A slot that has no socket refuses: who
 // asks for one listener must not be answered by another.
-func bySource(socks int) asm.Instructions {
+func byAim(socks int) asm.Instructions {
 	byteAt := func(to asm.Register, i int16) asm.Instruction {
 		return asm.LoadMem(to, asm.RFP, fpIPHead+i, asm.Byte)
+	}
+	wordAt := func(to asm.Register, i int16) asm.Instruction {
+		return asm.LoadMem(to, asm.RFP, fpIPHead+i, asm.DWord)
 	}
 	p := asm.Instructions{
 		asm.Mov.Imm(asm.R2, 0),
 		asm.Mov.Reg(asm.R3, asm.RFP),
 		asm.Add.Imm(asm.R3, fpIPHead),
-		asm.Mov.Imm(asm.R4, 20),
+		asm.Mov.Imm(asm.R4, 40),
 		asm.Mov.Imm(asm.R5, 1),            // from the IP header
 		asm.FnSkbLoadBytesRelative.Call(), // fails when a queue migrates: no packet then
 		asm.JNE.Imm(asm.R0, 0, "prepare"),
 		byteAt(asm.R1, 0),
 		asm.RSh.Imm(asm.R1, 4),
+		asm.JEq.Imm(asm.R1, 6, "ipv6"),
 		asm.JNE.Imm(asm.R1, 4, "prepare"),
 		byteAt(asm.R1, 12),
-		asm.JNE.Imm(asm.R1, 127, "prepare"),
+		asm.JNE.Imm(asm.R1, aim.SourceNet>>8, "prepare"),
 		byteAt(asm.R1, 13),
-		asm.JNE.Imm(asm.R1, 77, "prepare"),
+		asm.JNE.Imm(asm.R1, aim.SourceNet&0xff, "prepare"),
 		byteAt(asm.R7, 14),
 		asm.LSh.Imm(asm.R7, 8),
 		byteAt(asm.R2, 15),
 		asm.Or.Reg(asm.R7, asm.R2),
+		asm.Ja.Label("aimed"),
+
+		asm.LoadMem(asm.R7, asm.RFP, fpIPHead, asm.Word).WithSymbol("ipv6"),
+		asm.HostTo(asm.BE, asm.R7, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.R7),
+		asm.RSh.Imm(asm.R2, headShift),
+		asm.JNE.Imm(asm.R2, aim.Head>>headShift, "prepare"),
+		wordAt(asm.R1, 8), // from an address to itself
+		wordAt(asm.R2, 24),
+		asm.JNE.Reg(asm.R1, asm.R2, "prepare"),
+		wordAt(asm.R1, 16),
+		wordAt(asm.R2, 32),
+		asm.JNE.Reg(asm.R1, asm.R2, "prepare"),
+		asm.And.Imm(asm.R7, 1<<headShift-1),
 	}
-	p = append(p, selectSlot(socks)...)
+	slot := selectSlot(socks)
+	slot[0] = slot[0].WithSymbol("aimed")
+	p = append(p, slot...)
 	return append(p, asm.JEq.Imm(asm.R0, 0, "pass"), asm.Ja.Label("drop"))
 }
 

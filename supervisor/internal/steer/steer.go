@@ -46,7 +46,7 @@ type Traffic string
 const (
 	// Kept: for a Join, what an earlier daemon said; Queue if it said nothing.
 	Kept Traffic = ""
-	// Away: nothing, but for connections from its Source address.
+	// Away: nothing, but for connections that are aimed at it.
 	Away Traffic = "away"
 	// Queue: new connections only while no listener of the group serves; they
 	// wait to be accepted.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+
+	"gpm/supervisor/internal/aim"
 )
 
 // maxSlots bounds the listeners of a group. With the header of the slots map it
@@ -27,7 +29,7 @@ type group interface {
 	// mark adds the load of each listener.
 	mark(loads map[uint64]int64)
 	correct(m Mark, actual map[uint64]int) error
-	// slot is the x.y of the source 127.77.x.y.
+	// slot is what an aim says.
 	slot(cookie uint64) (int, bool)
 	how() string
 	verify(live []uint64) error
@@ -37,7 +39,7 @@ type group interface {
 }
 
 // Steerer steers all groups of this machine. It has no goroutine. Mark, Correct,
-// How, Source and Files may be called from any goroutine; the others from one at
+// How, Aim and Files may be called from any goroutine; the others from one at
 // a time, as what they do depends on when listeners are opened and closed.
 type Steerer struct {
 	o Options
@@ -293,42 +295,48 @@ func (s *Steerer) Verify(name string, live []uint64) error {
 	return err
 }
 
-// Source is the address to connect from in order to reach exactly this
-// listener, whatever it is routed. It may change when others leave the group.
-// False: there is none; the mode is None, the listener is not steered, has no
-// IPv4, or another group gets its IPv4 connections.
-func (s *Steerer) Source(cookie uint64) (netip.Addr, bool) {
+// Aim is how to reach exactly this listener, whatever it is routed. It may change
+// when others leave the group. False: there is none; the mode is None, the
+// listener is not steered, or another group gets the connections.
+func (s *Steerer) Aim(cookie uint64) (aim.Aim, bool) {
 	defer s.lock()()
 	name := s.of[cookie]
 	g := s.groups[name]
 	if g == nil || !s.reached(name, g) {
-		return netip.Addr{}, false
+		return aim.Aim{}, false
 	}
 	i, ok := g.slot(cookie)
-	if !ok {
-		return netip.Addr{}, false
+	switch {
+	case !ok:
+		return aim.Aim{}, false
+	case g.v4():
+		return aim.IPv4(i), true
 	}
-	return netip.AddrFrom4([4]byte{127, 77, byte(i >> 8), byte(i)}), true
+	return aim.IPv6(i), true
 }
 
-// reached tells whether IPv4 connections from this machine come to the group:
-// the kernel prefers 127.0.0.1 to 0.0.0.0, and that to a dual-stack "::".
-func (s *Steerer) reached(name string, g *entry) bool {
+// v4 tells whether the group has IPv4 connections; it is aimed at by these, then.
+func (g *entry) v4() bool {
 	ip := g.addr.Addr()
-	if ip.Is4() || ip.Is4In6() {
-		ip = ip.Unmap()
-	} else if g.only6 || !ip.IsUnspecified() {
-		return false
-	}
+	return ip.Is4() || ip.Is4In6() || ip.IsUnspecified() && !g.only6
+}
+
+// reached tells whether connections from this machine, of the family by which it
+// is aimed at, come to the group: the kernel prefers 127.0.0.1 to 0.0.0.0, and
+// that to a dual-stack "::"; and ::1 to "::".
+func (s *Steerer) reached(name string, g *entry) bool {
+	ip := g.addr.Addr().Unmap()
 	if !ip.IsUnspecified() {
 		return true
 	}
 	for other, o := range s.groups {
-		their := o.addr.Addr().Unmap()
-		if other == name || o.addr.Port() != g.addr.Port() || !their.Is4() {
+		if other == name || o.addr.Port() != g.addr.Port() {
 			continue
 		}
-		if their.IsLoopback() || ip.Is6() && their.IsUnspecified() {
+		their := o.addr.Addr().Unmap()
+		switch {
+		case their.Is4() != g.v4():
+		case their.IsLoopback(), ip.Is6() && their.IsUnspecified():
 			return false
 		}
 	}
