@@ -26,9 +26,9 @@ func smallDisk(t *testing.T, dir, size string) disk {
 	d := disk{t, dir}
 	d.mount("-t", "tmpfs", "-o", "size="+size, "tmpfs", dir)
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v\n%s", err, out)
-		}
+		// A process that has just ended gives up its memory, by which it is found,
+		// before its files, and they keep the disk busy.
+		wait(t, "the disk is unmounted", func() bool { return exec.Command("umount", dir).Run() == nil })
 	})
 	return d
 }
