@@ -155,11 +155,14 @@ func TestUpdateIsTheSamePath(t *testing.T) {
 	g.sseApp(2)
 	before := pids(g.online("sse", 2))
 	was := g.pid("gpm.pid")
-	next := filepath.Join(t.TempDir(), "gpm")
-	c := exec.Command("go", "build", "-ldflags", "-X gpm/supervisor/api.Version=99.1.0", "-o", next, "gpm/cmd/gpm")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	next := filepath.Join(bin, "gpm-next")
+	if !exists(next) {
+		next = filepath.Join(t.TempDir(), "gpm")
+		c := exec.Command("go", "build", "-ldflags", "-X gpm/supervisor/api.Version=99.1.0", "-o", next, "gpm/cmd/gpm")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
 	o := g.finish(exec.Command(next, "update"))
 	if o.code != 0 || !strings.Contains(o.stdout, "99.1.0") {
