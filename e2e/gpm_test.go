@@ -35,7 +35,7 @@ var bin string // folder with gpm, sse-app, sse-bus, gosrv and ears
 
 var (
 	soak       = flag.Bool("soak", false, "run the long versions")
-	soakRate   = flag.Float64("rate", 0, "connections per `second` of the long versions; 0: what each server can")
+	soakRate   = flag.Float64("rate", 0, "connections per `second`; 0: 100, and in the long versions what each server can")
 	everywhere = flag.Bool("everywhere", false, "run them with every server in every mode")
 )
 
