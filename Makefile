@@ -47,9 +47,9 @@ soak: build
 	@sh packaging/test-tools.sh
 	go test ./e2e -count=1 -run '$(RUN)' -soak $(SOAK) -timeout 5h -v
 
-# gpm on Debian's kernels in emulated machines: the e2e tests that need only its
-# own programs, as root and as a user. One to two hours; KERNELS, RUN, UNITS and
-# MINUTES take a part of it (packaging/kernels.sh).
+# gpm on Debian's kernels in emulated machines: what touches the kernel, as root
+# and as a user. Ten minutes or more each; KERNELS, RUN, UNITS and MINUTES take a
+# part of it (packaging/kernels.sh).
 kernels:
 	@sh packaging/kernels.sh
 

@@ -2,7 +2,7 @@
 # The first process of a machine of packaging/kernels.sh. Its report goes to the
 # second serial line; when it ends, so does the machine.
 /bin/busybox --install -s /bin
-export PATH=/usr/bin:/bin
+export PATH=/usr/bin:/bin NO_COLOR=1
 mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t proc proc /proc
@@ -48,6 +48,7 @@ for who in $(cat /gpm/who); do
     [ -e /gpm/bin/e2e.test ] || break
     echo "=== as $who"
     echo "=== package e2e"
+    # One at a time, and a load that an emulated processor can carry.
     as "$who" "cd /gpm/src/e2e && /gpm/bin/e2e.test -test.v -test.run '$(sed "s/WHO/$who/g" /gpm/run)' -test.parallel 1 -test.timeout 0 -bin /gpm/bin -patience 4m -rate 10"
     echo "=== exit $?"
     echo "=== done $who"

@@ -13,14 +13,13 @@
 # folder and a temporary one.
 set -eu
 cd "$(dirname "$0")/.."
-repo=$PWD
 cache=${GPM_KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/gpm-kernels}
 minutes=${MINUTES:-30}
 mirror=http://deb.debian.org
 who="root user"
 
 # release, suite and the archive that has its newest kernel; the last one is the
-# oldest that the mirror still has, without the fixes of the years since.
+# oldest that the mirror still has: there a user has no steering.
 table="5.10 bullseye debian-security
 6.1 bookworm debian-security
 6.12 trixie debian-security
