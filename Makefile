@@ -5,7 +5,7 @@ GOFLAGS += -trimpath
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X gpm/supervisor/api.Version=$(VERSION)
 
-.PHONY: run build test check lint bench soak fuzz clean docs
+.PHONY: run build test check lint bench soak kernels fuzz clean docs
 
 run: build
 	@sh packaging/run.sh
@@ -46,6 +46,12 @@ RUN ?= BreaksNothing|BreaksOnlyItsOwn|Balance
 soak: build
 	@sh packaging/test-tools.sh
 	go test ./e2e -count=1 -run '$(RUN)' -soak $(SOAK) -timeout 5h -v
+
+# gpm on Debian's kernels in emulated machines: what touches the kernel, as root
+# and as a user. Ten minutes or more each; KERNELS, RUN, UNITS and MINUTES take a
+# part of it (packaging/kernels.sh).
+kernels:
+	@sh packaging/kernels.sh
 
 fuzz:
 	go test ./config -run '^$$' -fuzz FuzzParse -fuzztime 60s

@@ -80,6 +80,7 @@ func TestBalance(t *testing.T) {
 				"env": keys{"PORT": fmt.Sprint(port)}, "drain": "signal",
 			}))
 			g.online("sse", 4)
+			g.listeners("sse", port, 4, 1)
 			g.steered(m)
 			first := g.crowd(port, 1000, 50)
 			off, by := uneven(4, first)

@@ -25,6 +25,7 @@ func (g *gpm) sseApp(n int) (port int) {
 		"args": []string{"-interval", "20ms"}, "env": map[string]any{"PORT": port}, "kill_timeout": 15000,
 	}))
 	g.online("sse", n)
+	g.listeners("sse", port, n, 1)
 	return port
 }
 
@@ -155,11 +156,14 @@ func TestUpdateIsTheSamePath(t *testing.T) {
 	g.sseApp(2)
 	before := pids(g.online("sse", 2))
 	was := g.pid("gpm.pid")
-	next := filepath.Join(t.TempDir(), "gpm")
-	c := exec.Command("go", "build", "-ldflags", "-X gpm/supervisor/api.Version=99.1.0", "-o", next, "gpm/cmd/gpm")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	next := filepath.Join(bin, "gpm-next")
+	if !exists(next) {
+		next = filepath.Join(t.TempDir(), "gpm")
+		c := exec.Command("go", "build", "-ldflags", "-X gpm/supervisor/api.Version=99.1.0", "-o", next, "gpm/cmd/gpm")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
 	}
 	o := g.finish(exec.Command(next, "update"))
 	if o.code != 0 || !strings.Contains(o.stdout, "99.1.0") {
@@ -324,6 +328,7 @@ func TestAShellsChildAfterBothDeaths(t *testing.T) {
 	script := g.write("server.js", fmt.Sprintf("require('http').createServer((q, r) => r.end('ok')).listen(%d)", port))
 	g.ok("start", g.conf(keys{"name": "sh", "script": "node " + script + "; true", "instances": 2}))
 	list := g.online("sh", 2)
+	g.listeners("sh", port, 2, 1)
 	g.killBoth()
 	g.ok("list")
 	for _, in := range g.online("sh", 2) {

@@ -355,6 +355,7 @@ func TestInterruptedReload(t *testing.T) {
 	port := freePort(t)
 	paused := g.streamer(s, port, 3, keys{"rollout": keys{"pause": "1h"}})
 	g.ok("start", g.conf(paused))
+	g.listeners("srv", port, 3, 1)
 	was := pids(g.online("srv", 3))
 	v := g.view("reload", "srv")
 	v.sees("waiting: pause")

@@ -29,21 +29,26 @@ import (
 
 // patience is how long a condition may take on a slow machine. No test waits
 // for it to pass; every one waits for something to become true.
-const patience = 40 * time.Second
+var patience = 40 * time.Second
 
 var bin string // folder with gpm, sse-app, sse-bus, gosrv and ears
 
 var (
 	soak       = flag.Bool("soak", false, "run the long versions")
-	soakRate   = flag.Float64("rate", 0, "connections per `second` of the long versions; 0: what each server can")
+	soakRate   = flag.Float64("rate", 0, "connections per `second`; 0: 100, and in the long versions what each server can")
 	everywhere = flag.Bool("everywhere", false, "run them with every server in every mode")
 )
 
 func TestMain(m *testing.M) {
+	flag.DurationVar(&patience, "patience", patience, "how long a condition may take")
+	flag.StringVar(&bin, "bin", "", "`folder` with the programs, built already, and a gpm-next of version 99.1.0; for machines without Go")
 	flag.Parse()
 	if given := flag.Lookup("test.parallel"); given.Value.String() == given.DefValue {
 		// They wait for processes, and for streams to end, far more than they compute.
 		_ = given.Value.Set(strconv.Itoa(max(4, runtime.GOMAXPROCS(0))))
+	}
+	if bin != "" {
+		os.Exit(m.Run())
 	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "gpm-e2e")

@@ -67,6 +67,7 @@ func TestTheNodeStreamOfTheTutorials(t *testing.T) {
 		"env": keys{"PORT": port, "INTERVAL": 20}, "out_file": "logs/custom.log", "error_file": "logs/error.log",
 	}))
 	g.online("sse", 4)
+	g.listeners("sse", port, 4, 1)
 	url := "http://" + addr(port)
 	s := subscribe(t, url+"/stream")
 	for n := 1; n <= 5; n++ {
@@ -128,6 +129,7 @@ func TestThePythonStreamOfTheTutorials(t *testing.T) {
 		"name": "sse", "script": testdata(t, "python/sse.py"), "interpreter": tool(t, "python3"), "env": keys{"PORT": port},
 	}))
 	g.online("sse", 1)
+	g.listeners("sse", port, 1, 1)
 	url := "http://" + addr(port)
 	page, err := get(url + "/")
 	if err != nil || !strings.Contains(page, "EventSource") {

@@ -65,6 +65,7 @@ func TestTwoAppsWantOnePort(t *testing.T) {
 	g, port := newGPM(t), freePort(t)
 	first := goServer("first", port)
 	g.ok("start", g.conf(first))
+	g.listeners("first", port, 1, 1)
 
 	second := goServer("second", port)
 	second["max_restarts"] = 2
@@ -76,6 +77,7 @@ func TestTwoAppsWantOnePort(t *testing.T) {
 	elsewhere := freePort(t)
 	g.ok("start", g.conf(first, goServer("second", elsewhere)))
 	g.online("second", 1)
+	g.listeners("second", elsewhere, 1, 1)
 	if err := errors.Join(reachable(port), reachable(elsewhere)); err != nil {
 		t.Error(err)
 	}
@@ -102,6 +104,7 @@ func TestAStrangerHasThePort(t *testing.T) {
 	g.conflict(g.conf(app), "late", fmt.Sprintf("process %d (%s)", os.Getpid(), comm(t)), port)
 	l.Close()
 	g.ok("restart", "late")
+	g.listeners("late", port, 1, 1)
 	if err := reachable(port); err != nil {
 		t.Error(err)
 	}

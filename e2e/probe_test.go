@@ -148,6 +148,7 @@ func TestAHungInstanceIsReplaced(t *testing.T) {
 			g := newGPM(t)
 			port, app := g.moody(3, c.app, keys{"kill_timeout": "1s", "drain_timeout": "2s"})
 			g.ok("start", g.conf(app))
+			g.listeners("m", port, 3, 1)
 			victim := g.online("m", 3)[1]
 			o := requests(port, "/", 60)
 			w := wound{from: time.Now()}
@@ -189,9 +190,10 @@ func TestHealthOverIPv6(t *testing.T) {
 	t.Parallel()
 	steering(t)
 	g := newGPM(t)
-	_, app := g.moody(3, keys{"health": keys{"http": "/", "interval": "100ms", "timeout": "2s", "failures": 2}, "hang_timeout": 0, "kill_timeout": "1s", "drain_timeout": "2s"})
+	port, app := g.moody(3, keys{"health": keys{"http": "/", "interval": "100ms", "timeout": "2s", "failures": 2}, "hang_timeout": 0, "kill_timeout": "1s", "drain_timeout": "2s"})
 	app["env"].(keys)["HOST"] = "::1"
 	g.ok("start", g.conf(app))
+	g.listeners("m", port, 3, 1)
 	was := g.online("m", 3)
 	signal(t, []int{was[1].PID}, syscall.SIGSTOP)
 	g.until("it has been replaced", func() bool {
@@ -213,6 +215,7 @@ func TestAShortPauseIsNoHang(t *testing.T) {
 	g := newGPM(t)
 	port, app := g.moody(2, keys{"hang_timeout": "1h", "health": keys{"tcp": true, "interval": "100ms"}})
 	g.ok("start", g.conf(app))
+	g.listeners("m", port, 2, 1)
 	was := pids(g.online("m", 2))
 	signal(t, was[:1], syscall.SIGSTOP)
 	all := visit(t, port, "/", 20)
@@ -232,6 +235,7 @@ func TestStandby(t *testing.T) {
 	g := newGPM(t)
 	port, app := g.moody(2, keys{"standby": 1}, mortal)
 	g.ok("start", g.conf(app))
+	g.listeners("m", port, 2, 1)
 	var times []string
 	for range 3 {
 		g.until("a standby waits", func() bool {
@@ -267,6 +271,7 @@ func TestNobodyWaitsForTheDead(t *testing.T) {
 	g := newGPM(t)
 	port, app := g.moody(2, keys{"restart_delay": "1h", "queue_timeout": "2s", "autorestart": true})
 	g.ok("start", g.conf(app))
+	g.listeners("m", port, 2, 1)
 	was := pids(g.online("m", 2))
 	behead(t, was[1])
 	g.until("it is down for long", func() bool { return g.instance("m", 1).Status == api.Waiting })

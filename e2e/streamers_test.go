@@ -129,10 +129,10 @@ func (s streamer) load(port int, rate float64) load.Options {
 // rate is how many connections per second there are.
 func (s streamer) rate() float64 {
 	switch {
-	case !*soak:
-		return 100 // many tests run at once
 	case *soakRate > 0:
 		return *soakRate
+	case !*soak:
+		return 100 // many tests run at once
 	}
 	return s.soak
 }

@@ -32,8 +32,14 @@ func (d *daemon) checkHold() api.Check {
 }
 
 func (d *daemon) checkSteering() api.Check {
-	c := api.Check{Name: "steering", State: "ok", Detail: "eBPF: new connections go to the instance with the fewest streams; a listener that is closed leaves its queue to the others"}
+	c := api.Check{Name: "steering", State: "ok", Detail: "eBPF: new connections go to the instance with the fewest streams"}
 	switch d.hands.steer.Mode() {
+	case steer.EBPF:
+		if steer.Migrates() {
+			c.Detail += "; a listener that is closed leaves its queue to the others"
+		} else {
+			c.State, c.Fallback = "limited", "the queue of a listener that is closed is lost (Linux 5.14 leaves it to the others): of a process that crashes while its successor starts"
+		}
 	case steer.CBPF:
 		c.State, c.Detail = "limited", "classic BPF: "+d.hands.steerWhy
 		c.Fallback = "new connections are dealt by chance, weighted with counts of the last seconds; the queue of a listener that is closed is lost"

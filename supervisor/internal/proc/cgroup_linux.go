@@ -224,7 +224,7 @@ func (t *Tree) killCgroup(ctx context.Context) error {
 	t.mu.Lock()
 	dir := t.dir
 	t.mu.Unlock()
-	err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0) // Linux 5.14
+	err := writeControl(dir, "cgroup.kill", "1") // Linux 5.14
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrNotExist):
@@ -238,11 +238,22 @@ func (t *Tree) killCgroup(ctx context.Context) error {
 	return waitEvent(ctx, dir, "populated 0")
 }
 
+// writeControl writes to one of the kernel's files. It never asks for a new one:
+// where there is none, that is "permission denied", also for root.
+func writeControl(dir, name, value string) error {
+	f, err := os.OpenFile(dir+"/"+name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
 // freezeAndKill is for kernels before 5.14: nobody forks while frozen, and
 // SIGKILL ends a frozen process.
 func (t *Tree) freezeAndKill(ctx context.Context, dir string) error {
-	if err := os.WriteFile(dir+"/cgroup.freeze", []byte("1"), 0); err == nil {
-		defer os.WriteFile(dir+"/cgroup.freeze", []byte("0"), 0)
+	if err := writeControl(dir, "cgroup.freeze", "1"); err == nil {
+		defer func() { _ = writeControl(dir, "cgroup.freeze", "0") }()
 		// Not frozen in time (a process hangs in the kernel): the sweep looks twice anyway.
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		waitEvent(short, dir, "frozen 1")

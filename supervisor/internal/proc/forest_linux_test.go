@@ -507,6 +507,18 @@ func TestFreezeAndKillForOldKernels(t *testing.T) {
 	}
 }
 
+// A kernel file that is not there is missing, not forbidden: nothing asks for it
+// to be made.
+func TestAControlFileIsNeverMade(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeControl(dir, "cgroup.kill", "1"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("write to a file that is not there: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("%v was made", left)
+	}
+}
+
 func TestAnOccupiedTreeIsRefused(t *testing.T) {
 	f, err := Plant(Options{Name: fmt.Sprint("twice-", os.Getpid()), Force: Cgroup})
 	if err != nil {

@@ -294,6 +294,9 @@ func TestTheQueueOfACrashDuringAReloadMigrates(t *testing.T) {
 		if mode != steer.EBPF {
 			return // only eBPF chooses for connections of a closed listener
 		}
+		if !steer.Migrates() {
+			t.Skip("the queue of a closed listener is lost on this kernel: needs Linux 5.14")
+		}
 		addr := "127.0.0.1:" + freePort(t)
 		old := s.proc("a", 0, 1).serve(unix.AF_INET, addr)
 		must(t, s.Route("a", 0, 1, steer.Serve), s.Settle("a", 0, 1))

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,23 +43,20 @@ func Detect(safe bool) (Mode, string) {
 	return detectClassic(fmt.Sprintf("%seBPF does not work here (%v)", why, err), safe)
 }
 
+// raised tells whether it makes sense to try again what was refused. Before 5.11
+// maps and programs are charged to RLIMIT_MEMLOCK, which is 64 KiB: enough for
+// the first group, and not for the next.
+func raised(refused error) bool {
+	var limit unix.Rlimit
+	if !errors.Is(refused, unix.EPERM) || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
+		return false
+	}
+	return unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}) == nil
+}
+
 // tryEBPF loads what a group needs: only that tells what capabilities,
 // lockdown, a container and the kernel's verifier make of it.
 func tryEBPF() error {
-	err := loadAndClose()
-	var limit unix.Rlimit
-	if !errors.Is(err, unix.EPERM) || unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil {
-		return err
-	}
-	// Before 5.11 maps are charged to RLIMIT_MEMLOCK, which is 64 KiB.
-	limit.Cur, limit.Max = unix.RLIM_INFINITY, unix.RLIM_INFINITY
-	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit) != nil {
-		return err
-	}
-	return loadAndClose()
-}
-
-func loadAndClose() error {
 	s, err := newSlots()
 	if err != nil {
 		return err
@@ -68,6 +67,21 @@ func loadAndClose() error {
 		return err
 	}
 	return p.Close()
+}
+
+// Migrates tells whether, under eBPF, the queue of a listener that is closed goes
+// to the others (Linux 5.14). A kernel that can looks at what a program is to be
+// attached for, and refuses what is wrong; an older one takes anything, the right
+// one as well, and then drops the queue.
+func Migrates() bool {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "gpm_probe", Type: ebpf.SkReuseport, License: "Apache-2.0", AttachType: ebpf.AttachCGroupInetEgress,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	if err == nil {
+		p.Close()
+	}
+	return errors.Is(err, unix.EINVAL)
 }
 
 func detectClassic(why string, safe bool) (Mode, string) {

@@ -207,6 +207,9 @@ func TestHashSticksToTheFlow(t *testing.T) {
 
 func TestFilledQueueMigrates(t *testing.T) {
 	s, _ := open(t, EBPF)
+	if !Migrates() {
+		t.Skip("the queue of a closed listener is lost on this kernel: needs Linux 5.14")
+	}
 	a := listen(t, "127.0.0.1:0") // never accepts
 	addr := a.Addr.String()
 	join(t, s, a, Serve)

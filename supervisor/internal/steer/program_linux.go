@@ -28,6 +28,14 @@ const (
 // It looks at the first bound slots: the verifier walks through every turn of
 // the loop, which takes it 40 ms for all of them.
 func newProgram(s *slots, bound int) (*ebpf.Program, error) {
+	p, err := load(s, bound)
+	if raised(err) {
+		p, err = load(s, bound)
+	}
+	return p, err
+}
+
+func load(s *slots, bound int) (*ebpf.Program, error) {
 	spec := &ebpf.ProgramSpec{
 		Name: "gpm_steer", Type: ebpf.SkReuseport, License: "Apache-2.0",
 		// The queue of a listener that is closed moves to the others (5.14).

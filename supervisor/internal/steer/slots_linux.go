@@ -51,6 +51,14 @@ type slots struct {
 }
 
 func newSlots() (*slots, error) {
+	s, err := makeSlots()
+	if raised(err) {
+		s, err = makeSlots()
+	}
+	return s, err
+}
+
+func makeSlots() (*slots, error) {
 	socks, err := ebpf.NewMap(&ebpf.MapSpec{Name: "gpm_socks", Type: ebpf.ReusePortSockArray, KeySize: 4, ValueSize: 8, MaxEntries: maxSlots})
 	if err != nil {
 		return nil, fmt.Errorf("make the map of sockets: %w", err)
