@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	costRounds  = 9
+	costRounds  = 25
 	costRound   = 700 * time.Millisecond // of one server
 	costClients = 8
 )

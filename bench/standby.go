@@ -49,9 +49,8 @@ func (b *bench) standbyWith(ctx context.Context, node string, reserve int) (all 
 	}
 	app := spec{
 		name: "node", argv: []string{node, b.stream}, instances: 1, restart: true,
-		env: map[string]string{"PORT": strconv.Itoa(port), b.mark(): "1"},
-		// So many deaths would make it wait.
-		keys: map[string]any{"standby": reserve, "restart_delay": 1, "min_uptime": "100ms", "max_restarts": 1000000},
+		env:  map[string]string{"PORT": strconv.Itoa(port), b.mark(): "1"},
+		keys: map[string]any{"standby": reserve, "min_uptime": "100ms", "max_restarts": 1000000},
 	}
 	err = b.with(ctx, b.sheet.kinds[0], []spec{app}, func(t tool) error {
 		if err := t.start(ctx, app.name); err != nil {
@@ -63,6 +62,10 @@ func (b *bench) standbyWith(ctx context.Context, node string, reserve int) (all 
 				return fmt.Errorf("wait for %d in reserve: %w", reserve, ctx.Err())
 			}
 			if err := breathe(ctx); err != nil {
+				return err
+			}
+			// Else gpm would remember the kill before, and wait on purpose.
+			if _, err := output(t.command(ctx, "reset", app.name)); err != nil {
 				return err
 			}
 			victim, err := askPID(port)
