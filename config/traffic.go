@@ -63,7 +63,7 @@ func trafficKeys() []Key {
 		},
 		{
 			Name: "standby", Group: groupTraffic, Type: typeNumber, Default: "0", Origin: FromGPM,
-			Doc: "So many more processes are started up to the moment when they want to listen, and wait there; one of them takes the place of an instance that dies, at once. From 0 to 64. Each needs the memory of a process. Needs `hold`.",
+			Doc: "So many more processes are started up to the moment when they want to listen, and wait there; one of them takes the place of an instance that dies, at once. From 0 to 64. Each needs the memory of a process. Which instance it will be is not known when it is started: its environment has -1 as `NODE_APP_INSTANCE` and `pm_id`, and keeps it; so this is not for an app in which instance 0 does something that the others do not. Needs `hold`.",
 			set: wantInt(0, maxStandby, func(a *App) *int { return &a.Standby }),
 		},
 	}
