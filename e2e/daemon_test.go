@@ -287,6 +287,40 @@ func TestAnybodyMayDieAgain(t *testing.T) {
 	}
 }
 
+// Who ends while there is neither keeper nor daemon has died like others: it is
+// judged, counted and told, and one that is not to start again does not.
+func TestAnEndThatNobodySaw(t *testing.T) {
+	t.Parallel()
+	g := newGPM(t)
+	script := g.write("app.sh", "echo run >> runs-$1; until [ -e end-$$ ]; do sleep 0.05; done")
+	app := func(name string, again bool) keys {
+		return keys{"name": name, "script": script, "args": []string{name}, "cwd": g.dir, "autorestart": again}
+	}
+	g.ok("start", g.conf(app("once", false), app("again", true)))
+	once, again := g.online("once", 1)[0].PID, g.online("again", 1)[0].PID
+	g.killBoth()
+	for _, pid := range []int{once, again} {
+		g.write(fmt.Sprint("end-", pid), "")
+		g.until("it has ended", func() bool { return !alive(pid) })
+	}
+	g.ok("list")
+	g.until("it runs again", func() bool { in := g.instance("again", 0); return in.Status == api.Online && in.Restarts == 1 })
+	contains(t, g.ok("describe", "again"), fmt.Sprintf("pid %d ", again), "ended while nobody could see how")
+	g.until("the other one is known to have ended", func() bool { return g.instance("once", 0).Status == api.Stopped })
+	contains(t, g.ok("describe", "once"), fmt.Sprintf("pid %d ", once), "autorestart is off")
+	if n := strings.Count(g.read(g.path("runs-once")), "run"); n != 1 {
+		t.Errorf("what is not to start again has run %d times", n)
+	}
+	// After an orderly end both are started: that is what gpm was asked for.
+	g.ok("save")
+	g.end()
+	g.ok("resurrect")
+	g.online("again", 1)
+	if log := g.read(filepath.Join(g.home, "gpm.log")); strings.Contains(log, "level=ERROR") {
+		t.Errorf("gpm.log: %s", log)
+	}
+}
+
 // Standbys do not outlive a keeper that was killed: nobody could give them a
 // place any more. There are new ones, and nothing is left over.
 func TestStandbysAfterTheDeathOfTheKeeper(t *testing.T) {

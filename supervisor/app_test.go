@@ -532,6 +532,11 @@ func TestShutdown(t *testing.T) {
 				}
 				return
 			}
+			for name := range m.disk {
+				if strings.Contains(m.record(name), "processes") {
+					t.Errorf("processes are on record: %s", m.record(name))
+				}
+			}
 			m.sup().Close()
 			m.boot() // what was wanted is started, what was not is not
 			pass(time.Second)

@@ -28,6 +28,7 @@ type entry struct {
 	counts  map[int]map[int]Count // by index and generation
 	leaving bool                  // it goes when its last place does
 	number  int                   // of the last call that was about it
+	last    Record                // as it was when gpm began to end
 }
 
 // Usage is what an instance's process tree uses.
@@ -160,22 +161,27 @@ func (s *Supervisor) forget(b *board, e *entry) bool {
 		return false
 	}
 	delete(b.entries, e.app.name)
-	if !b.keep {
-		s.world.Forget(e.app.name)
-		b.feeds.emit(Event{At: time.Now(), Kind: "delete", App: e.app.name, ID: -1, Index: -1, Message: "deleted"})
+	if b.keep && !e.last.Leaving {
+		s.world.Save(e.last.atRest())
+		return true
 	}
+	s.world.Forget(e.app.name)
+	b.feeds.emit(Event{At: time.Now(), Kind: "delete", App: e.app.name, ID: -1, Index: -1, Message: "deleted"})
 	return true
 }
 
 func (s *Supervisor) save(b *board, e *entry) {
-	if b.frozen {
-		return
+	if !b.frozen {
+		s.world.Save(e.record())
 	}
+}
+
+func (e *entry) record() Record {
 	r := Record{Version: RecordVersion, App: *e.spec, Leaving: e.leaving}
 	for _, i := range slices.Sorted(maps.Keys(e.places)) {
 		r.Instances = append(r.Instances, e.places[i].InstanceRecord)
 	}
-	s.world.Save(r)
+	return r
 }
 
 func (s *Supervisor) respec(a *app, spec *config.App) {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"time"
 
 	"gpm/config"
@@ -17,6 +18,15 @@ type Record struct {
 	App       config.App       `json:"app"`
 	Leaving   bool             `json:"leaving,omitempty"` // it was deleted, but processes of it are still alive
 	Instances []InstanceRecord `json:"instances"`
+}
+
+// atRest is the record of an app that has been ended together with gpm.
+func (r Record) atRest() Record {
+	r.Instances = slices.Clone(r.Instances)
+	for i := range r.Instances {
+		r.Instances[i].Procs = nil
+	}
+	return r
 }
 
 // InstanceRecord is an instance in a Record.

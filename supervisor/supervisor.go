@@ -337,15 +337,17 @@ func (s *Supervisor) Match(targets []string) (r []Status, err error) {
 	return r, err
 }
 
-// Shutdown stops every app, and takes no new ones. keep leaves the records as
-// they are, so that the next gpm starts what was wanted; otherwise each app is
-// forgotten when it is gone.
+// Shutdown stops every app, and takes no new ones. keep leaves the records of
+// apps that are gone as they were, but without processes: the next gpm starts what
+// was wanted, and none looks for anybody who lives. Otherwise each app is forgotten
+// when it is gone.
 func (s *Supervisor) Shutdown(ctx context.Context, keep bool) []Outcome {
 	var jobs []*job
 	s.do(func(b *board) {
 		b.frozen, b.keep = true, keep
 		for _, name := range slices.Sorted(maps.Keys(b.entries)) {
 			e := b.entries[name]
+			e.last = e.record()
 			jobs = append(jobs, &job{app: e.app, name: name, spec: e.spec, order: order{do: doLeave, reason: "gpm is ending", drain: drainShutdown}})
 		}
 		b.claim(jobs)

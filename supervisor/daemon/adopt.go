@@ -86,7 +86,7 @@ func (d *daemon) survivor(born, at place, c keeper.Child, r *supervisor.Record, 
 		born: born, place: at, pid: c.PID, start: c.Start,
 		pipes: map[string]logs.Pipe{}, readers: map[string]*logs.Reader{},
 		app: &r.App, uid: -1,
-		attached: attached, news: attached, rested: make(chan struct{}),
+		attached: attached, news: attached, rested: make(chan struct{}), unseen: c.Exit != nil && !d.childOfKeeper(c.Tag),
 	}
 	if u, err := accountOf(&r.App); err == nil && u != nil {
 		p.uid = int(u.cred.UID)
@@ -215,7 +215,9 @@ func (d *daemon) putAway(c keeper.Child) {
 			}
 		}
 	}
-	d.hands.ack(c.PID)
+	if d.childOfKeeper(c.Tag) {
+		d.hands.ack(c.PID)
+	}
 }
 
 // clear drops what the keeper holds for processes that are no more: their
@@ -250,7 +252,9 @@ func (h *hands) bornAt(at place) place {
 // strays are processes on record that the keeper does not know: keeper and
 // daemon both died. Those that live are watched from here on; descriptors that
 // did not come back from systemd's store are taken out of them. Those that ended
-// unseen may have left last words in a pipe that did come back.
+// unseen since this machine was booted have died like others: what follows is for
+// the brain to judge, and what was theirs to be put away. They may have left last
+// words in a pipe that did come back.
 func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -262,12 +266,11 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 					at = born
 				}
 				id := proc.Identity{PID: p.PID, Start: p.Start, Boot: p.Boot}
-				known := slices.ContainsFunc(d.inventory.Children, func(c keeper.Child) bool { return c.Tag == at.String() })
-				if known {
+				if d.childOfKeeper(at.String()) {
 					continue
 				}
 				if !id.Alive() {
-					if d.keeps(at) {
+					if p.Boot == d.hands.boot || d.keeps(at) {
 						r = append(r, keeper.Child{PID: p.PID, Start: p.Start, Tag: at.String(), Exit: &keeper.Exit{
 							PID: p.PID, Tag: at.String(), Code: -1, Unknown: true, At: time.Now(),
 						}})
@@ -285,6 +288,12 @@ func (d *daemon) strays(records []supervisor.Record) (r []keeper.Child) {
 		}
 	}
 	return r
+}
+
+// childOfKeeper tells whether the keeper knew a process by that tag when it
+// told its inventory.
+func (d *daemon) childOfKeeper(tag string) bool {
+	return slices.ContainsFunc(d.inventory.Children, func(c keeper.Child) bool { return c.Tag == tag })
 }
 
 // keeps tells whether the keeper holds a log pipe of that process.

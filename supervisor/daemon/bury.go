@@ -81,7 +81,9 @@ func (h *hands) bury(p *process, e keeper.Exit) {
 	p.report(supervisor.Fact{Kind: supervisor.Tail, Exit: x, Tail: h.lastWords(p)})
 	h.complain(p, "close its old sockets", h.holder.Retire(p.App, p.Index, p.Gen))
 	h.abandon(p)
-	h.ack(e.PID)
+	if !p.unseen {
+		h.ack(e.PID)
+	}
 	h.forget(p)
 }
 

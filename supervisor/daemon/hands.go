@@ -75,6 +75,7 @@ type process struct {
 	pipes    map[string]logs.Pipe // by stream; the readers close them
 	readers  map[string]*logs.Reader
 	marked   bool     // the keeper knows that it was told to end; guarded by hands.mu
+	unseen   bool     // it ended while there was no keeper: none has an exit of it
 	buried   bool     // what was made for it is given up; guarded by hands.mu
 	ipc      *os.File // our end of Node's channel, or nil
 	report   func(supervisor.Fact)
