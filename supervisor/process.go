@@ -328,7 +328,11 @@ func (in *instance) notReady(p *process) {
 	if p.ready || p.ending {
 		return // it became so in this very turn
 	}
-	p.why = p.known.missing(p.app, p.trouble)
+	trouble := p.trouble
+	if trouble != nil && p.checking { // what was found before may not be so any more
+		trouble = fmt.Errorf("the check under way has no answer yet; the one before: %w", trouble)
+	}
+	p.why = p.known.missing(p.app, trouble)
 	if p.fatal != "" {
 		p.why += " (" + p.fatal + ")"
 	}

@@ -5,6 +5,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 
 	"gpm/config"
 	"gpm/supervisor"
@@ -38,6 +39,9 @@ func (d *daemon) instance(s supervisor.Status) api.Instance {
 		r.Listeners = append(r.Listeners, api.Listener{Address: l.Addr.String(), Listening: l.Listening, Queue: d.census.queue(l.Inode)})
 		if slices.Contains(l.Gens, s.CurGen) {
 			r.Steering = d.hands.steering(l.How)
+			if r.Traffic == api.Away && strings.HasPrefix(l.How, "hash") {
+				r.Traffic = api.Serving // whatever it is to get: the kernel deals to all
+			}
 		}
 	}
 	if r.Listeners == nil {

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 
 	"gpm/config"
 )
@@ -33,6 +35,10 @@ func shakeHands(ctx context.Context, p config.Probe, conn net.Conn) (net.Conn, e
 		return secure, nil
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("no TLS handshake within %v (connected, so it hangs, its accept queue is full, or it does not speak TLS)", p.Timeout)
+	case errors.Is(err, syscall.ECONNRESET):
+		return nil, errors.New("TLS handshake: the connection was reset")
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("TLS handshake: the connection was closed")
 	case errors.As(err, &plain):
 		return nil, errors.New("the server does not speak TLS")
 	}

@@ -71,6 +71,13 @@ func TestTLSProblems(t *testing.T) {
 		_, _ = bufio.NewReader(c).Peek(64)
 		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	}
+	closes := func(c net.Conn) { // having read all, or it would be a reset
+		_, _ = c.Read(make([]byte, 64<<10))
+	}
+	resets := func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1)) // it is connected
+		_ = c.(*net.TCPConn).SetLinger(0)
+	}
 	short := secure(config.ProbeHTTP, "/", nil)
 	short.Timeout = config.Duration(50 * time.Millisecond)
 	for _, c := range []struct {
@@ -82,6 +89,8 @@ func TestTLSProblems(t *testing.T) {
 		{"TLS to a plain server", secure(config.ProbeHTTP, "/", nil), rude, "the server does not speak TLS"},
 		{"TLS, and it is refused", secure(config.ProbeHTTP, "/", nil), refuses, "TLS handshake: remote error: tls: protocol version not supported"},
 		{"TLS to nobody", short, silent, "no TLS handshake within 50ms (connected, so it hangs, its accept queue is full, or it does not speak TLS)"},
+		{"TLS, and it is reset", secure(config.ProbeHTTP, "/", nil), resets, "TLS handshake: the connection was reset"},
+		{"TLS, and it is closed", secure(config.ProbeHTTP, "/", nil), closes, "TLS handshake: the connection was closed"},
 		{"plain to a TLS server", get("/"), refuses, `GET /: the server speaks TLS; for that there is "tls": true`},
 		{"plain to a plain server", get("/"), plain, "<nil>"},
 	} {
