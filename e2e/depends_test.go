@@ -102,7 +102,7 @@ func TestDependsOnOrder(t *testing.T) {
 	g.until("gpm has ended", func() bool { return !alive(keeper) })
 	step("SIGTERM", down)
 	contains(t, g.run("list").stderr, "gpm is not running") // it did not die: list does not bring it back
-	g.ok("resurrect") // the next gpm starts what ran
+	g.ok("resurrect")                                       // the next gpm starts what ran
 	g.online("web", 1)
 	step("next boot", up)
 
