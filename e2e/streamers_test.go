@@ -236,15 +236,16 @@ func (g *gpm) streamer(s streamer, port, n int, more ...keys) keys {
 	return app
 }
 
-// steered checks that connections are dealt out in the way that m says.
+// steered waits until connections are dealt out in the way that m says: who has
+// just come back to life listens a moment later.
 func (g *gpm) steered(m mode) {
 	g.t.Helper()
 	want := map[string]string{"ebpf": "eBPF", "cbpf": "cBPF", "none": "hash"}[m.steer]
-	for _, in := range g.list() {
-		if !strings.Contains(in.Steering, want) || in.Traffic != api.Serving {
-			g.t.Fatalf("%s-%d: steering %q, traffic %q; %q and serving are expected", in.Name, in.Instance, in.Steering, in.Traffic, want)
-		}
-	}
+	g.until("all serve, dealt out by "+want, func() bool {
+		return !slices.ContainsFunc(g.list(), func(in api.Instance) bool {
+			return !strings.Contains(in.Steering, want) || in.Traffic != api.Serving
+		})
+	})
 }
 
 // nothingBroken fails if one unit ended in a bad class, or if the load was none:
