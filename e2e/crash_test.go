@@ -75,46 +75,55 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 		"daemon":      "(setsid sh -c '(" + srv + " </dev/null >/dev/null 2>&1 & echo $! > pid.tmp) & exit' & exit) & wait",
 		"deaf":        "(trap '' INT TERM HUP; " + srv + " & echo $! > pid.tmp) &",
 	} {
+		script += "\nuntil [ -s pid.tmp ]; do sleep 0.01; done; mv pid.tmp pid; until [ -e die ]; do sleep 0.02; done; exit 9"
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := newGPM(t)
-			port := freePort(t)
-			script += "\nuntil [ -s pid.tmp ]; do sleep 0.01; done; mv pid.tmp pid; until [ -e die ]; do sleep 0.02; done; exit 9"
-			g.ok("start", g.conf(g.app("wrap", script, keys{"env": keys{"ADDR": addr(port)}, "autorestart": false, "kill_timeout": 2000})))
-			for _, end := range []string{"crash", "stop", "delete"} {
-				g.until("it has a child", func() bool { return exists(g.path("pid")) })
-				child, err := strconv.Atoi(strings.TrimSpace(g.read(g.path("pid"))))
-				if err != nil {
-					t.Fatal(err)
-				}
-				g.until("the child answers", func() bool { _, err := get("http://" + addr(port)); return err == nil })
-				if end == "crash" {
-					g.write("die", "")
-					g.until("it has ended", func() bool { return g.instance("wrap", 0).Status == api.Stopped })
-					if e := g.instance("wrap", 0).LastExit; e.Code != 9 {
-						t.Errorf("last exit %+v", e)
-					}
-				} else {
-					g.ok(end, "wrap")
-				}
-				if alive(child) {
-					t.Fatalf("after the %s pid %d lives", end, child)
-				}
-				l, err := net.Listen("tcp", addr(port))
-				if err != nil {
-					t.Fatalf("after the %s: %v", end, err)
-				}
-				l.Close()
-				for _, f := range []string{"die", "pid"} {
-					if err := os.RemoveAll(g.path(f)); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if end != "delete" {
-					g.ok("start", "wrap")
-				}
-			}
+			nobodyIsLeft(t, newGPM(t), script)
 		})
+		t.Run(name+", as an ordinary user", func(t *testing.T) { // without cgroups
+			t.Parallel()
+			g := newGPM(t)
+			g.ordinary()
+			nobodyIsLeft(t, g, script)
+		})
+	}
+}
+
+func nobodyIsLeft(t *testing.T, g *gpm, script string) {
+	port := freePort(t)
+	g.ok("start", g.conf(g.app("wrap", script, keys{"env": keys{"ADDR": addr(port)}, "autorestart": false, "kill_timeout": 2000})))
+	for _, end := range []string{"crash", "stop", "delete"} {
+		g.until("it has a child", func() bool { return exists(g.path("pid")) })
+		child, err := strconv.Atoi(strings.TrimSpace(g.read(g.path("pid"))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.until("the child answers", func() bool { _, err := get("http://" + addr(port)); return err == nil })
+		if end == "crash" {
+			g.write("die", "")
+			g.until("it has ended", func() bool { return g.instance("wrap", 0).Status == api.Stopped })
+			if e := g.instance("wrap", 0).LastExit; e.Code != 9 {
+				t.Errorf("last exit %+v", e)
+			}
+		} else {
+			g.ok(end, "wrap")
+		}
+		if alive(child) {
+			t.Fatalf("after the %s pid %d lives", end, child)
+		}
+		l, err := net.Listen("tcp", addr(port))
+		if err != nil {
+			t.Fatalf("after the %s: %v", end, err)
+		}
+		l.Close()
+		for _, f := range []string{"die", "pid"} {
+			if err := os.RemoveAll(g.path(f)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if end != "delete" {
+			g.ok("start", "wrap")
+		}
 	}
 }
 

@@ -67,7 +67,7 @@ func (h *hands) bury(p *process, e keeper.Exit) {
 	defer cancel()
 	h.holder.Forget(p.tag())
 	h.complain(p, "keep its queues long", h.holder.Down(p.App, p.Index, p.Gen))
-	if len(p.tree.PIDs()) > 0 {
+	if p.tree.Left() {
 		if err := p.tree.Kill(ctx); err != nil {
 			h.log.Error("end what was left behind", "app", p.App, "instance", p.Index, "error", err)
 		}

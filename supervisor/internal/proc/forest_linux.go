@@ -159,6 +159,12 @@ func (t *Tree) PIDs() []int {
 	return out
 }
 
+// Left tells whether processes of the tree live, once its root is dead. It looks
+// harder than PIDs: without a cgroup also into the environment of everybody who
+// may be read, because a child that was never seen while its parent lived, and
+// has a session of its own, has nothing else that says whose it is.
+func (t *Tree) Left() bool { return len(t.scan(true)) > 0 }
+
 // Signal sends sig once to every process of the tree, children before their
 // parents, the root last. It returns how many got it, and an error if one of
 // the living could not be reached. Nobody left is not an error.

@@ -56,6 +56,9 @@ func (*Tree) Members() []Proc { return nil }
 // PIDs is empty.
 func (*Tree) PIDs() []int { return nil }
 
+// Left is false.
+func (*Tree) Left() bool { return false }
+
 // Signal fails with ErrUnsupported.
 func (*Tree) Signal(syscall.Signal) (int, error) { return 0, ErrUnsupported }
 
