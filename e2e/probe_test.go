@@ -169,7 +169,11 @@ func TestAHungInstanceIsReplaced(t *testing.T) {
 			})
 			w.until = time.Now()
 			t.Logf("the hung process had %d connections:\n%v", len(w.peers), l)
-			if others := unexplained(l, []wound{w}); len(others) > 0 {
+			others := unexplained(l, []wound{w})
+			if !strings.Contains(g.run("doctor").stdout, "leaves its queue to the others") { // classic BPF, and kernels before 5.14
+				others = slices.DeleteFunc(others, func(l load.Loss) bool { return l.Class == load.Reset })
+			}
+			if len(others) > 0 {
 				t.Errorf("%d requests broke that the hung process had not accepted:\n%s", len(others), firstLosses(others))
 			}
 			if l.Count(load.Request, load.Complete) == 0 {

@@ -36,7 +36,7 @@ units="supervisor/internal/trap supervisor/internal/steer supervisor/internal/so
 # that user, in each mode of steering that there is.
 tests='TestNobodyIsLeftBehind TestKilledBySomebodyElse TestTheDaemonMayDie TestTheKeeperMayDie TestNoLineIsLostWhileTheDaemonDies
 TestUpdateIsTheSamePath TestAllOfALongOutputBeforeTheEnd TestDrainVerb TestStreamsAreCounted TestReadyProbe TestAHungInstanceIsReplaced
-TestStandby TestReloadBreaksNothing/^(sse-app|go)$/WHO TestCrashBreaksOnlyItsOwn/^(sse-app|go)$/WHO
+TestHealthOverIPv6 TestAnEndThatNobodySaw TestStandby TestReloadBreaksNothing/^(sse-app|go)$/WHO TestCrashBreaksOnlyItsOwn/^(sse-app|go)$/WHO
 TestListeners TestTwoServersOfOneAppOnOnePort TestAStrangerHasThePort TestDependsOnOrder TestDependencyFails'
 
 say() { echo "$*" >&2; }
