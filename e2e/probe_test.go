@@ -194,7 +194,7 @@ func TestHealthOverIPv6(t *testing.T) {
 	t.Parallel()
 	steering(t)
 	g := newGPM(t)
-	port, app := g.moody(3, keys{"health": keys{"http": "/", "interval": "100ms", "timeout": "2s", "failures": 2}, "hang_timeout": 0, "kill_timeout": "1s", "drain_timeout": "2s"})
+	port, app := g.moody(3, keys{"health": keys{"http": "/", "interval": "100ms", "timeout": "4s", "failures": 2}, "hang_timeout": 0, "kill_timeout": "1s", "drain_timeout": "2s"})
 	app["env"].(keys)["HOST"] = "::1"
 	g.ok("start", g.conf(app))
 	g.listeners("m", port, 3, 1)
